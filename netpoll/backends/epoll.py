@@ -1,0 +1,125 @@
+"""The epoll backend, for Linux. Source: epoll(7), gnet `pkg/netpoll/poller_epoll_default.go`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+
+from netpoll.backends import Interest, Limits
+from netpoll.errors import AlreadyRegistered, NotRegistered
+
+
+class Epoll:
+    """Linux's epoll behind the contract of `netpoll.backends.Backend`."""
+
+    name = "epoll"
+    limits = Limits(
+        events=128, fewest_events=32, most_events=1024, crowded=1024, low_a_round=256
+    )
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._masks: dict[int, int] = {}
+        self.wait = self._epoll.poll
+
+    def add(self, fd: int, interest: Interest) -> bool:
+        """Put `fd` on the interest list; a closed number used again replaces what it was."""
+        mask = mask_of(interest)
+        try:
+            self._epoll.register(fd, mask)
+        except OSError as error:
+            raise _explained(error, fd) from None
+        number_was_reused = fd in self._masks
+        self._masks[fd] = mask
+        if number_was_reused:
+            self._rebuild()
+        return number_was_reused
+
+    def modify(self, fd: int, interest: Interest) -> bool:
+        """Replace the interest in `fd`; the kernel looks at its readiness anew."""
+        mask = mask_of(interest)
+        try:
+            self._epoll.modify(fd, mask)
+        except OSError as error:
+            raise _explained(error, fd) from None
+        self._masks[fd] = mask
+        return False
+
+    def remove(self, fd: int) -> bool:
+        """Take `fd` off the interest list, also when it was closed before."""
+        try:
+            self._epoll.unregister(fd)
+        except OSError as error:
+            gone = error.errno in (errno.EBADF, errno.ENOENT) and fd in self._masks
+            if not gone:
+                raise _explained(error, fd) from None
+            del self._masks[fd]
+            self._rebuild()
+            return True
+        del self._masks[fd]
+        return False
+
+    def fileno(self) -> int:
+        """Return the epoll descriptor."""
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        """Close the epoll descriptor."""
+        self._epoll.close()
+
+    def _rebuild(self) -> None:
+        """Replace the kernel's set by a new one under the same number.
+
+        epoll keeps an entry by the open file, not by its number. When a number is closed while a
+        duplicate of it (dup(2), fork(2)) lives on, the entry stays, reports events under the old
+        number and can't be deleted any more: epoll(7), question 6. Only the end of the whole set
+        frees it. A wait under way still looks at the old set: whoever calls from another thread
+        ends it.
+        """
+        fresh = select.epoll()
+        for fd, mask in self._masks.items():
+            try:
+                fresh.register(fd, mask)
+            except OSError as error:
+                if error.errno != errno.EBADF:  # closed without delete: not listed either way
+                    raise
+        os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
+        fresh.close()
+
+
+def mask_of(interest: Interest) -> int:
+    """Return the epoll_ctl(2) mask of `interest`.
+
+    Reading includes PRI and RDHUP, except with exclusive, where the kernel refuses both; writing
+    alone never asks for RDHUP, which would be reported without end after a half close.
+    """
+    mask = 0
+    if interest.read:
+        mask |= select.EPOLLIN
+        if not interest.exclusive:
+            mask |= select.EPOLLPRI | select.EPOLLRDHUP
+    if interest.write:
+        mask |= select.EPOLLOUT
+    if interest.edge_triggered:
+        mask |= select.EPOLLET
+    if interest.oneshot:
+        mask |= select.EPOLLONESHOT
+    if interest.exclusive:
+        mask |= select.EPOLLEXCLUSIVE
+    return mask
+
+
+def _explained(error: OSError, fd: int) -> Exception:
+    """Return the exception that the contract promises for the kernel's `error`."""
+    if error.errno == errno.EEXIST:
+        return AlreadyRegistered(fd)
+    if error.errno == errno.ENOENT:
+        return NotRegistered(fd)
+    if error.errno == errno.EBADF:
+        return ValueError(f"descriptor {fd} is closed")
+    if error.errno == errno.EPERM:
+        return PermissionError(
+            error.errno, f"descriptor {fd} is a regular file or directory: epoll takes none"
+        )
+    return error

@@ -1,0 +1,112 @@
+"""`run_in_thread`: a server beside other work, in a notebook, a test or an interpreter session."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from netpoll.attachment import Callback
+from netpoll.poller import Poller
+
+logger = logging.getLogger("netpoll")
+
+_started: dict[str, LoopThread] = {}
+
+
+class LoopThread:
+    """A thread that runs a poller's loop and closes the poller when the loop ends.
+
+    Made by `run_in_thread`. `exception` is what ended the loop, None while it runs and after an
+    orderly end. As a context manager it stops on leaving.
+    """
+
+    def __init__(
+        self,
+        poller: Poller,
+        name: str,
+        callback: Callback | None,
+        on_end: Callable[[], object] | None,
+    ) -> None:
+        self.poller = poller
+        self.name = name
+        self.exception: BaseException | None = None
+        self._callback = callback
+        self._on_end = on_end
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the loop, wait for the thread and raise what the loop raised, if anything.
+
+        Raises TimeoutError, with the line that it hangs on, when the loop does not come back within
+        `timeout` seconds. A second call does nothing.
+        """
+        self._end(timeout)
+        exception, self.exception = self.exception, None
+        if exception is not None:
+            raise exception
+
+    def _end(self, timeout: float) -> None:
+        self.poller.stop()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            raise TimeoutError(
+                f"the loop of {self.name!r} did not come back within {timeout:g} seconds; it is at\n"
+                + stack_of(self._thread.ident or 0)
+            )
+
+    def __enter__(self) -> LoopThread:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<LoopThread {self.name!r}, {'running' if self.running else 'ended'}>"
+
+    def _serve(self) -> None:
+        try:
+            try:
+                self.poller.polling(self._callback)
+            finally:
+                self.poller.close()
+                if self._on_end is not None:
+                    self._on_end()
+        except BaseException as exception:
+            self.exception = exception
+            logger.error("the loop of %r ended with an exception", self.name, exc_info=exception)
+
+
+def run_in_thread(
+    poller: Poller,
+    *,
+    name: str = "server",
+    callback: Callback | None = None,
+    on_end: Callable[[], object] | None = None,
+) -> LoopThread:
+    """Run ``poller.polling(callback)`` in a thread and return at once.
+
+    A loop that was started under the same `name` before is stopped first, so that a notebook cell
+    can be run again and again. When the loop ends, in whatever way, the poller is closed and then
+    `on_end` is called in the loop's thread: close the server's sockets there. An exception that
+    ends the loop is logged as it happens and raised by `LoopThread.stop`.
+    """
+    before = _started.pop(name, None)
+    if before is not None:
+        before._end(5.0)
+    _started[name] = LoopThread(poller, name, callback, on_end)
+    return _started[name]
+
+
+def stack_of(thread: int) -> str:
+    """Return the lines that the thread of this identifier is executing, the innermost last."""
+    frame = sys._current_frames().get(thread)
+    return "".join(traceback.format_stack(frame)) if frame else "(nowhere: it has ended)"

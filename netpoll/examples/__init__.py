@@ -1,0 +1,1 @@
+"""Runnable servers and clients: ``python -m netpoll.examples.echo_server``."""

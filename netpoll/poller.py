@@ -1,0 +1,587 @@
+"""The event loop: register descriptors, wait for the kernel, dispatch callbacks, run tasks.
+
+Read `Poller._serve` first: it is the loop, and everything else is there so that it can be short.
+Source: gnet `pkg/netpoll/poller_epoll_default.go`; where it differs, docs/explanation says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import operator
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from types import TracebackType
+from typing import Any
+
+from netpoll.attachment import Callback, HasFileno, PollAttachment, descriptor_of
+from netpoll.backends import Backend, Interest, open_backend
+from netpoll.errors import AcceptSocketError, EngineShutdown, NotRegistered
+from netpoll.queue import AsyncTaskQueue, EventPriority, Task
+from netpoll.wakeup import Wakeup
+
+logger = logging.getLogger("netpoll")
+
+OnError = Callable[[PollAttachment | Task, Exception], object]
+"""``on_error(source, exception)``: where exceptions from callbacks and tasks go."""
+
+
+def open_poller(backend: str | None = None, *, on_error: OnError | None = None) -> Poller:
+    """Open a poller on the best backend here, or on the one named (gnet: `OpenPoller`).
+
+    `on_error` gets the exceptions that callbacks and tasks raise; without it they are logged, with
+    their traceback, to the ``netpoll`` logger. Raises ValueError for an unknown name,
+    NotImplementedError for a backend that this system lacks, OSError when descriptors run out.
+    """
+    return Poller(open_backend(backend), on_error=on_error)
+
+
+class Registration:
+    """What the poller knows of one descriptor; a new one is made by every add and mod."""
+
+    __slots__ = ("attachment", "fired", "interest")
+
+    def __init__(self, attachment: PollAttachment, interest: Interest) -> None:
+        self.attachment = attachment
+        self.interest = interest
+        self.fired = False  # a one-shot that was dispatched: registered, but disarmed
+
+
+class Poller:
+    """An event loop over one kernel interest list (gnet: `Poller`). Made by `open_poller`.
+
+    A round is: wait, dispatch the batch, run tasks. `add_*`, `mod_*`, `delete`, `trigger`, `stop`
+    and `close` may be called from any thread; one thread at a time runs the loop. Every method but
+    `close` and `stop` raises ValueError on a closed poller, RuntimeError in a forked child.
+
+    The loop's collaborators are plain attributes: `backend`, `callbacks`, `tasks`, `wakeup`. The
+    loop looks them up anew whenever `attention` was set, so that others of the same kind can be put
+    in their place, holding `lock`, while it is idle or from its own thread.
+    """
+
+    def __init__(self, backend: Backend, *, on_error: OnError | None = None) -> None:
+        if on_error is not None and not callable(on_error):
+            backend.close()
+            raise TypeError(f"on_error is a function of (source, exception), not {on_error!r}")
+        self.backend: Backend = backend
+        self.callbacks: MutableMapping[int, Callback] = {}
+        self.tasks = AsyncTaskQueue(backend.limits.crowded, backend.limits.low_a_round)
+        self.lock = threading.RLock()
+        self.attention = False  # something besides the next wait is to be done
+        self.size = backend.limits.events
+
+        self._registrations: dict[int, Registration] = {}
+        self._deleted: dict[int, PollAttachment] = {}  # since the last batch ended
+        self._batch: Iterator[tuple[int, int]] = iter([])  # what is left of it
+        self._not_dispatched = 0
+        self._callback: Callback | None = None  # polling's own; None: each attachment's
+        self._on_error = on_error or _log_error
+        self._run: _Run | None = None
+        self._interrupted = False
+        self._stopping = False
+        self._closed = False
+        self._freed = False
+        self._process = os.getpid()
+
+        try:
+            self.wakeup = Wakeup()
+            self.callbacks[self.wakeup.fd] = self._woken
+            backend.add(self.wakeup.fd, Interest(read=True, write=False))
+        except BaseException:
+            backend.close()
+            raise
+
+    # ---- register -----------------------------------------------------------------------------
+
+    def add_read(
+        self,
+        attachment: PollAttachment,
+        edge_triggered: bool = False,
+        *,
+        oneshot: bool = False,
+        exclusive: bool = False,
+    ) -> None:
+        """Register a descriptor for reading (gnet: `AddRead`).
+
+        `edge_triggered` reports each change once, otherwise every round reports what still holds;
+        `oneshot` disarms after one event until a `mod_*`; `exclusive` wakes one of several pollers
+        that share the descriptor. Raises `AlreadyRegistered`; ValueError for a closed descriptor or
+        `oneshot` with `exclusive`; TypeError for anything but a `PollAttachment`;
+        PermissionError for a regular file; OSError for what else the kernel refuses.
+        """
+        self._add(attachment, Interest(True, False, edge_triggered, oneshot, exclusive))
+
+    def add_write(
+        self,
+        attachment: PollAttachment,
+        edge_triggered: bool = False,
+        *,
+        oneshot: bool = False,
+        exclusive: bool = False,
+    ) -> None:
+        """Register a descriptor for writing; otherwise like `add_read` (gnet: `AddWrite`)."""
+        self._add(attachment, Interest(False, True, edge_triggered, oneshot, exclusive))
+
+    def add_read_write(
+        self,
+        attachment: PollAttachment,
+        edge_triggered: bool = False,
+        *,
+        oneshot: bool = False,
+        exclusive: bool = False,
+    ) -> None:
+        """Register a descriptor for both; otherwise like `add_read` (gnet: `AddReadWrite`)."""
+        self._add(attachment, Interest(True, True, edge_triggered, oneshot, exclusive))
+
+    def mod_read(
+        self, attachment: PollAttachment, edge_triggered: bool = False, *, oneshot: bool = False
+    ) -> None:
+        """Replace a registration by one for reading (gnet: `ModRead`).
+
+        The attachment is replaced too, callback included; a one-shot is armed again. Raises
+        `NotRegistered`; ValueError when the descriptor is closed or was added with `exclusive`.
+        """
+        self._modify(attachment, Interest(True, False, edge_triggered, oneshot))
+
+    def mod_write(
+        self, attachment: PollAttachment, edge_triggered: bool = False, *, oneshot: bool = False
+    ) -> None:
+        """Replace a registration by one for writing; otherwise like `mod_read`."""
+        self._modify(attachment, Interest(False, True, edge_triggered, oneshot))
+
+    def mod_read_write(
+        self, attachment: PollAttachment, edge_triggered: bool = False, *, oneshot: bool = False
+    ) -> None:
+        """Replace a registration by one for both; like `mod_read` (gnet: `ModReadWrite`)."""
+        self._modify(attachment, Interest(True, True, edge_triggered, oneshot))
+
+    def delete(self, fd: int | HasFileno) -> None:
+        """End a registration: from here on its callback is not called again (gnet: `Delete`).
+
+        An event that is in the batch already is dropped. A descriptor closed before is cleaned up.
+        Raises `NotRegistered`.
+        """
+        number = descriptor_of(fd)
+        self._check_usable()
+        with self.lock:
+            registration = self._registrations.get(number)
+            if registration is None:
+                raise NotRegistered(number)
+            self._forget(number, registration)
+            if self.backend.remove(number):
+                self._wait_anew()
+
+    @property
+    def attachments(self) -> Mapping[int, PollAttachment]:
+        """What is registered: a read-only, live mapping from descriptor to `PollAttachment`."""
+        return _Attachments(self._registrations)
+
+    def _add(self, attachment: PollAttachment, interest: Interest) -> None:
+        self._check_attachment(attachment)
+        if interest.exclusive and interest.oneshot:
+            raise ValueError("exclusive and oneshot exclude each other")
+        with self.lock:
+            fd = attachment.fd
+            before = self._registrations.get(fd)
+            new = Registration(attachment, interest)
+            self._registrations[fd] = new
+            if before is None:
+                self._remember(fd, new)  # first: an event may come before the call returns
+            try:
+                again = self.backend.add(fd, interest)
+            except BaseException as error:
+                if before is not None:
+                    self._registrations[fd] = before
+                else:
+                    self._forget(fd, new)
+                    if not isinstance(error, Exception):  # interrupted, perhaps after the call
+                        with contextlib.suppress(OSError, ValueError):
+                            self.backend.remove(fd)
+                raise
+            if before is not None:  # the number was closed, and stands for another file now
+                self._forget(fd, before)
+                self._remember(fd, new)
+            if again:
+                self._wait_anew()
+
+    def _modify(self, attachment: PollAttachment, interest: Interest) -> None:
+        self._check_attachment(attachment)
+        with self.lock:
+            fd = attachment.fd
+            before = self._registrations.get(fd)
+            if before is None:
+                raise NotRegistered(fd)
+            if before.interest.exclusive:
+                raise ValueError(f"descriptor {fd} is exclusive: delete it and add it anew")
+            self._remember(fd, Registration(attachment, interest))
+            try:
+                if self.backend.modify(fd, interest):
+                    self._wait_anew()
+            except NotRegistered:  # closed without delete, and the number stands for another file
+                self._forget(fd, before)
+                self.backend.remove(fd)
+                raise
+            except BaseException:
+                self._remember(fd, before)
+                raise
+
+    def _remember(self, fd: int, registration: Registration) -> None:
+        self._registrations[fd] = registration
+        if fd in self._deleted and operator.length_hint(self._batch):
+            return  # the batch may still hold the old one's event; _settle follows it
+        self._deleted.pop(fd, None)
+        self.callbacks[fd] = self._callback_of(registration)
+
+    def _forget(self, fd: int, registration: Registration) -> None:
+        self._registrations.pop(fd, None)
+        self._deleted[fd] = registration.attachment
+        self.callbacks[fd] = self._ignore
+        self.attention = True
+
+    def _settle(self) -> None:
+        """After a batch: give deleted descriptors' places free, or to what took their numbers."""
+        with self.lock:
+            for fd in self._deleted:
+                registration = self._registrations.get(fd)
+                if registration is None:
+                    del self.callbacks[fd]
+                else:
+                    self.callbacks[fd] = self._callback_of(registration)
+            self._deleted.clear()
+
+    def _callback_of(self, registration: Registration) -> Callback:
+        callback = self._callback or registration.attachment.callback
+        if not registration.interest.oneshot:
+            return callback
+
+        def call_once(fd: int, event: int, flags: int) -> None:
+            if not registration.fired:
+                registration.fired = True
+                callback(fd, event, flags)
+
+        return call_once
+
+    def _ignore(self, fd: int, event: int, flags: int) -> None:
+        """Stand in for the callback of a deleted descriptor until the batch has ended."""
+        self._not_dispatched += 1
+
+    def _woken(self, fd: int, event: int, flags: int) -> None:
+        """Stand in for the wakeup's callback; who woke the loop has set `attention`."""
+        self._not_dispatched += 1
+        self.attention = True
+
+    # ---- the loop -----------------------------------------------------------------------------
+
+    def polling(self, callback: Callback | None = None) -> None:
+        """Run the loop until `stop`, `close` or `EngineShutdown` (gnet: `Polling`).
+
+        `callback` is called for every descriptor; without it each attachment's own (gnet's
+        `poll_opt` build). Exceptions of callbacks and tasks go to `on_error` and the loop goes on,
+        except `AcceptSocketError`, KeyboardInterrupt and SystemExit, which get out. After any exit
+        it can be called again, and nothing is lost. Raises RuntimeError when it runs already.
+        """
+        self._serve(callback, None, once=False)
+
+    def poll_once(self, timeout: float | None = None, callback: Callback | None = None) -> int:
+        """Run one round and return how many events were dispatched.
+
+        Waits up to `timeout` seconds for an event; None waits as long as it takes, zero or less not
+        at all. Raises as `polling`, and ValueError for a timeout that is not a number.
+        """
+        if timeout is not None:
+            if math.isnan(timeout):
+                raise ValueError("the timeout is not a number")
+            timeout = max(timeout, 0)
+        return self._serve(callback, timeout, once=True)
+
+    def _serve(self, callback: Callback | None, timeout: float | None, *, once: bool) -> int:
+        """Run `_loop` as the only one who does, whatever ends it."""
+        run = _Run()
+        try:
+            self._begin(run, callback)
+            try:
+                dispatched = self._loop(timeout, once)
+            except AcceptSocketError:
+                self._interrupted = False
+                raise
+            self._interrupted = False
+            return dispatched
+        finally:
+            # No call stands before the assignment: an interrupt can't come between (_Run says why).
+            if self._run is run:
+                self._run = None
+                try:
+                    if self._closed:
+                        self._free()
+                finally:
+                    run.over.release()
+
+    def _loop(self, timeout: float | None, once: bool) -> int:
+        """Wait, dispatch, run tasks: the loop itself. Returns how many events were dispatched."""
+        wait, callbacks, batch, size = self.backend.wait, self.callbacks, self._batch, self.size
+        offered, skipped = operator.length_hint(batch), self._not_dispatched
+        fd, waited, shrink_below = -1, False, 0
+        if once and (offered or self.tasks):
+            timeout = 0
+        pause = timeout
+        try:
+            while True:
+                try:
+                    for fd, event in batch:
+                        callbacks[fd](fd, event, 0)
+                except (EngineShutdown, AcceptSocketError):
+                    raise
+                except Exception as error:
+                    self._report(fd, error)
+                    continue  # with what is left of the batch
+                if self.attention:
+                    if not self._attend():
+                        break
+                    wait, callbacks = self.backend.wait, self.callbacks
+                    pause = 0 if self.tasks else timeout
+                if waited:
+                    break
+                events = wait(pause, size)
+                batch = self._batch = iter(events)
+                if not shrink_below <= len(events) < size:
+                    size, shrink_below = self._resize(len(events))
+                if once:
+                    waited = True
+                    offered += len(events)
+        except EngineShutdown:
+            pass
+        return offered - operator.length_hint(self._batch) - (self._not_dispatched - skipped)
+
+    def _attend(self) -> bool:
+        """Do what is to be done between two waits; return False when the loop is to end."""
+        self.attention = False
+        if self._deleted:
+            self._settle()
+        if not self._closed:
+            self.wakeup.clear()
+            self.tasks.run_round(self._handle)
+        if self.tasks:
+            self.attention = True  # the next wait does not pause
+        if self._stopping or self._closed:
+            self._stopping = False
+            return False
+        return True
+
+    def _resize(self, returned: int) -> tuple[int, int]:
+        """Fit the batch size to how many events the last wait returned, as gnet's event list does.
+
+        Returns the size and the number of events below which it is to shrink.
+        """
+        limits = self.backend.limits
+        if returned >= self.size:
+            self.size = min(self.size * 2, limits.most_events)
+        elif 0 < returned < self.size // 2:
+            self.size = max(self.size // 2, limits.fewest_events)
+        return self.size, self.size // 2 if self.size > limits.fewest_events else 0
+
+    def _begin(self, run: _Run, callback: Callback | None) -> None:
+        """Make `run` the one that runs the loop, and put right what an interrupt left."""
+        if callback is not None and not callable(callback):
+            raise TypeError(f"a callback is a function of (fd, event, flags), not {callback!r}")
+        with self.lock:
+            self._check_usable()
+            if self._run is not None:
+                raise RuntimeError("this poller's loop runs already")
+            self._run = run
+            if self._callback is not callback:
+                self._callback = callback
+                for fd, registration in self._registrations.items():
+                    if fd not in self._deleted:
+                        self.callbacks[fd] = self._callback_of(registration)
+            if self._interrupted:
+                self._arm_again()
+            self._interrupted = True  # until the loop ends in order
+            self.attention = True  # tasks first
+
+    def _arm_again(self) -> None:
+        """Ask once more for events that are reported once.
+
+        An interrupt can come as the wait returns: the kernel has reported the batch, and nobody
+        saw it. MOD makes it look again.
+        """
+        for fd, registration in self._registrations.items():
+            interest = registration.interest
+            if interest.edge_triggered or (interest.oneshot and not registration.fired):
+                with contextlib.suppress(OSError, ValueError):
+                    self.backend.modify(fd, interest)
+
+    def _report(self, fd: int, error: Exception) -> None:
+        """Pass on what the callback of `fd` raised, with the attachment it was called for."""
+        registration = self._registrations.get(fd)
+        attachment = self._deleted.get(fd) or (registration and registration.attachment)
+        if attachment is None:  # not from a callback: a signal handler raised it
+            raise error
+        self._handle(attachment, error)
+
+    def _handle(self, source: PollAttachment | Task, error: Exception) -> None:
+        try:
+            self._on_error(source, error)
+        except Exception:
+            logger.exception("on_error failed on an exception from %r", source)
+
+    # ---- tasks, stop and close ----------------------------------------------------------------
+
+    def trigger(
+        self, priority: EventPriority, func: Callable[[Any], object], param: Any = None
+    ) -> None:
+        """Queue ``func(param)`` to run in the loop's thread, and wake the loop (gnet: `Trigger`).
+
+        Safe from any thread and from signal handlers. Raises TypeError when `priority` is no
+        `EventPriority` or `func` can't be called.
+        """
+        self._check_usable()
+        if not isinstance(priority, EventPriority):
+            raise TypeError(f"a priority is EventPriority.HIGH or .LOW, not {priority!r}")
+        task = Task(func, param)
+        try:
+            self.tasks.push(priority, task)
+            self.attention = True
+        finally:
+            self.wakeup.wake()
+
+    def stop(self) -> None:
+        """Make the loop return after the current round, or at once when it is started next.
+
+        Safe from any thread and from signal handlers; nothing happens on a closed poller.
+        """
+        if not self._closed and self._process == os.getpid():
+            self._stopping = True
+            self.attention = True
+            self.wakeup.wake()
+
+    def close(self) -> None:
+        """Give the kernel's descriptors back; what is registered stays open (gnet: `Close`).
+
+        A running loop ends first: called from another thread, this waits for that; called from a
+        callback, nothing more is dispatched after it. Queued tasks are dropped and their number
+        logged. A second close does nothing. In a forked child only the child's copies are closed.
+        """
+        if self._process != os.getpid():
+            self._closed = True
+            self._free()
+            return
+        with self.lock:
+            self._closed = True
+            self.tasks.end_round()
+            run = self._run
+        if run is None:
+            self._free()
+        elif run.thread == threading.get_ident():
+            self._not_dispatched += sum(1 for _ in self._batch)
+            self.attention = True
+        else:
+            self.attention = True
+            self.wakeup.wake()
+            with run.over:
+                pass
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def fileno(self) -> int:
+        """Return the descriptor of the kernel's object, which is readable when events are ready."""
+        self._check_usable()
+        return self.backend.fileno()
+
+    def __enter__(self) -> Poller:
+        self._check_usable()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Poller on {self.backend.name}, closed>"
+        return f"<Poller on {self.backend.name}, {len(self._registrations)} registered>"
+
+    def __del__(self) -> None:
+        if hasattr(self, "wakeup") and not self._freed:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self._free()
+
+    def _free(self) -> None:
+        if self._freed:
+            return
+        self._freed = True
+        dropped = self.tasks.drop()
+        self.backend.close()
+        self.wakeup.close()
+        self._registrations.clear()
+        self._deleted.clear()
+        self.callbacks.clear()
+        if dropped:
+            logger.warning("closed with %d queued tasks, which will not run", dropped)
+
+    def _wait_anew(self) -> None:
+        """End a wait that does not see what the backend just did to the interest list."""
+        run = self._run
+        if run is not None and run.thread != threading.get_ident():
+            self.wakeup.wake()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ValueError("the poller is closed")
+        if self._process != os.getpid():
+            raise RuntimeError(
+                f"this poller belongs to process {self._process}: open one of its own in a child"
+            )
+
+    def _check_attachment(self, attachment: PollAttachment) -> None:
+        if not isinstance(attachment, PollAttachment):
+            raise TypeError(f"expected a PollAttachment(fd, callback), not {attachment!r}")
+        self._check_usable()
+
+
+class _Run:
+    """One call of `polling` or `poll_once`: its thread, and a lock that is held until it is over.
+
+    Python raises KeyboardInterrupt between a call and what follows it, at the start of a function
+    and at the end of a loop's pass, nowhere else. What must not be torn apart stands between two
+    such places.
+    """
+
+    __slots__ = ("over", "thread")
+
+    def __init__(self) -> None:
+        self.thread = threading.get_ident()
+        self.over = threading.Lock()
+        self.over.acquire()
+
+
+class _Attachments(Mapping[int, PollAttachment]):
+    """The attachments of the registrations, by descriptor."""
+
+    def __init__(self, registrations: Mapping[int, Registration]) -> None:
+        self._registrations = registrations
+
+    def __getitem__(self, fd: int) -> PollAttachment:
+        return self._registrations[fd].attachment
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._registrations))
+
+    def __len__(self) -> int:
+        return len(self._registrations)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def _log_error(source: PollAttachment | Task, error: Exception) -> None:
+    logger.error("exception in %r", source, exc_info=error)
