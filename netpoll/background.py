@@ -59,7 +59,7 @@ class LoopThread:
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise TimeoutError(
-                f"the loop of {self.name!r} did not come back within {timeout:g} seconds; it is at\n"
+                f"the loop of {self.name!r} did not return within {timeout:g} seconds; it is at\n"
                 + stack_of(self._thread.ident or 0)
             )
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from netpoll.attachment import Callback, HasFileno, PollAttachment, descriptor_of
 from netpoll.backends import Backend, Interest, open_backend
-from netpoll.errors import AcceptSocketError, EngineShutdown, NotRegistered
+from netpoll.errors import AcceptSocketError, AlreadyRegistered, EngineShutdown, NotRegistered
 from netpoll.queue import AsyncTaskQueue, EventPriority, Task
 from netpoll.wakeup import Wakeup
 
@@ -167,12 +167,21 @@ class Poller:
         number = descriptor_of(fd)
         self._check_usable()
         with self.lock:
+            self._check_usable()
             registration = self._registrations.get(number)
             if registration is None:
                 raise NotRegistered(number)
-            self._forget(number, registration)
-            if self.backend.remove(number):
-                self._wait_anew()
+            try:
+                self._forget(number, registration)
+                if self.backend.remove(number):
+                    self._wait_anew()
+            except BaseException as error:
+                if not isinstance(error, Exception):  # interrupted, perhaps before the call
+                    self._forget(number, registration)
+                    with contextlib.suppress(OSError, ValueError):
+                        self.backend.remove(number)
+                    self._wait_anew()
+                raise
 
     @property
     def attachments(self) -> Mapping[int, PollAttachment]:
@@ -184,13 +193,16 @@ class Poller:
         if interest.exclusive and interest.oneshot:
             raise ValueError("exclusive and oneshot exclude each other")
         with self.lock:
+            self._check_usable()
             fd = attachment.fd
+            if fd == self.wakeup.fd:
+                raise AlreadyRegistered(fd)
             before = self._registrations.get(fd)
             new = Registration(attachment, interest)
-            self._registrations[fd] = new
-            if before is None:
-                self._remember(fd, new)  # first: an event may come before the call returns
             try:
+                self._registrations[fd] = new
+                if before is None:
+                    self._remember(fd, new)  # first: an event may come before the call returns
                 again = self.backend.add(fd, interest)
             except BaseException as error:
                 if before is not None:
@@ -210,22 +222,27 @@ class Poller:
     def _modify(self, attachment: PollAttachment, interest: Interest) -> None:
         self._check_attachment(attachment)
         with self.lock:
+            self._check_usable()
             fd = attachment.fd
             before = self._registrations.get(fd)
             if before is None:
                 raise NotRegistered(fd)
             if before.interest.exclusive:
                 raise ValueError(f"descriptor {fd} is exclusive: delete it and add it anew")
-            self._remember(fd, Registration(attachment, interest))
             try:
+                self._remember(fd, Registration(attachment, interest))
                 if self.backend.modify(fd, interest):
                     self._wait_anew()
             except NotRegistered:  # closed without delete, and the number stands for another file
                 self._forget(fd, before)
-                self.backend.remove(fd)
+                if self.backend.remove(fd):
+                    self._wait_anew()
                 raise
-            except BaseException:
+            except BaseException as error:
                 self._remember(fd, before)
+                if not isinstance(error, Exception):  # interrupted, perhaps after the call
+                    with contextlib.suppress(OSError, ValueError):
+                        self.backend.modify(fd, before.interest)
                 raise
 
     def _remember(self, fd: int, registration: Registration) -> None:
@@ -236,10 +253,10 @@ class Poller:
         self.callbacks[fd] = self._callback_of(registration)
 
     def _forget(self, fd: int, registration: Registration) -> None:
-        self._registrations.pop(fd, None)
         self._deleted[fd] = registration.attachment
         self.callbacks[fd] = self._ignore
         self.attention = True
+        self._registrations.pop(fd, None)  # the only call, and last: an interrupt comes after all
 
     def _settle(self) -> None:
         """After a batch: give deleted descriptors' places free, or to what took their numbers."""
@@ -247,7 +264,7 @@ class Poller:
             for fd in self._deleted:
                 registration = self._registrations.get(fd)
                 if registration is None:
-                    del self.callbacks[fd]
+                    self.callbacks.pop(fd, None)  # not there when an interrupt ended this before
                 else:
                     self.callbacks[fd] = self._callback_of(registration)
             self._deleted.clear()
@@ -258,7 +275,9 @@ class Poller:
             return callback
 
         def call_once(fd: int, event: int, flags: int) -> None:
-            if not registration.fired:
+            if registration.fired:
+                self._not_dispatched += 1
+            else:
                 registration.fired = True
                 callback(fd, event, flags)
 
@@ -321,9 +340,10 @@ class Poller:
 
     def _loop(self, timeout: float | None, once: bool) -> int:
         """Wait, dispatch, run tasks: the loop itself. Returns how many events were dispatched."""
-        wait, callbacks, batch, size = self.backend.wait, self.callbacks, self._batch, self.size
+        wait, callbacks, batch = self.backend.wait, self.callbacks, self._batch
         offered, skipped = operator.length_hint(batch), self._not_dispatched
-        fd, waited, shrink_below = -1, False, 0
+        fd, waited = -1, False
+        size, shrink_below = self._resize(0)
         if once and (offered or self.tasks):
             timeout = 0
         pause = timeout
@@ -386,19 +406,20 @@ class Poller:
         """Make `run` the one that runs the loop, and put right what an interrupt left."""
         if callback is not None and not callable(callback):
             raise TypeError(f"a callback is a function of (fd, event, flags), not {callback!r}")
+        self._check_usable()
         with self.lock:
             self._check_usable()
             if self._run is not None:
                 raise RuntimeError("this poller's loop runs already")
             self._run = run
-            if self._callback is not callback:
+            interrupted, self._interrupted = self._interrupted, True  # until it ends in order
+            if interrupted or self._callback != callback:
                 self._callback = callback
                 for fd, registration in self._registrations.items():
                     if fd not in self._deleted:
                         self.callbacks[fd] = self._callback_of(registration)
-            if self._interrupted:
+            if interrupted:
                 self._arm_again()
-            self._interrupted = True  # until the loop ends in order
             self.attention = True  # tasks first
 
     def _arm_again(self) -> None:
@@ -415,10 +436,15 @@ class Poller:
 
     def _report(self, fd: int, error: Exception) -> None:
         """Pass on what the callback of `fd` raised, with the attachment it was called for."""
-        registration = self._registrations.get(fd)
-        attachment = self._deleted.get(fd) or (registration and registration.attachment)
-        if attachment is None:  # not from a callback: a signal handler raised it
-            raise error
+        attachment = self._deleted.get(fd) or self.attachments.get(fd)
+        if attachment is None:
+            if fd == self.wakeup.fd or not isinstance(error, KeyError):
+                raise error  # not from a callback: a signal handler raised it
+            # The kernel kept what the table gave up (descriptors ran out in a delete, say).
+            self._not_dispatched += 1
+            with contextlib.suppress(OSError, ValueError), self.lock:
+                self.backend.remove(fd)
+            return
         self._handle(attachment, error)
 
     def _handle(self, source: PollAttachment | Task, error: Exception) -> None:
@@ -444,8 +470,10 @@ class Poller:
         try:
             self.tasks.push(priority, task)
             self.attention = True
-        finally:
             self.wakeup.wake()
+        except BaseException:  # interrupted, perhaps after the push
+            self.wakeup.wake()
+            raise
 
     def stop(self) -> None:
         """Make the loop return after the current round, or at once when it is started next.
@@ -466,6 +494,8 @@ class Poller:
         """
         if self._process != os.getpid():
             self._closed = True
+            self.lock = threading.RLock()  # a thread that the child lacks may hold the other one
+            self.tasks.drop()
             self._free()
             return
         with self.lock:
@@ -516,15 +546,16 @@ class Poller:
             self._free()
 
     def _free(self) -> None:
-        if self._freed:
-            return
-        self._freed = True
-        dropped = self.tasks.drop()
-        self.backend.close()
-        self.wakeup.close()
-        self._registrations.clear()
-        self._deleted.clear()
-        self.callbacks.clear()
+        with self.lock:
+            if self._freed:
+                return
+            dropped = self.tasks.drop()
+            self.backend.close()
+            self.wakeup.close()
+            self._registrations.clear()
+            self._deleted.clear()
+            self.callbacks.clear()
+            self._freed = True  # last: when an interrupt comes first, the next close ends it
         if dropped:
             logger.warning("closed with %d queued tasks, which will not run", dropped)
 

@@ -64,15 +64,16 @@ class AsyncTaskQueue:
         return self.urgent
 
     def run_round(self, on_error: Callable[[Task, Exception], None]) -> None:
-        """Run the urgent tasks present now, then at most `low_a_round` low ones.
+        """Run the urgent tasks present now, then at most `low_a_round` of the low ones.
 
         A task queued meanwhile waits for the next round, so one that queues itself starves
         nobody. `EngineShutdown` and `AcceptSocketError` get out; other exceptions go to
         `on_error`.
         """
         self._round_ended = False
+        low = min(len(self.low), self.low_a_round)  # counted first: a later one waits its turn
         self._run(self.urgent, len(self.urgent), on_error)
-        self._run(self.low, min(len(self.low), self.low_a_round), on_error)
+        self._run(self.low, low, on_error)
 
     def end_round(self) -> None:
         """Leave the rest of this round's tasks to the next round."""

@@ -51,13 +51,16 @@ class Backend(Protocol):
 
     name: str
     limits: Limits
-    wait: Callable[[float | None, int], list[tuple[int, int]]]
-    """``wait(timeout, size)``: at most `size` ``(fd, event)`` pairs, one a descriptor.
 
-    Never early: returns what is ready, or an empty list after `timeout` seconds; None waits as
-    long as it takes. A signal runs its handler and the wait goes on. It may be the kernel's own
-    function: the loop calls it without a layer between.
-    """
+    @property
+    def wait(self) -> Callable[[float | None, int], list[tuple[int, int]]]:
+        """``wait(timeout, size)``: at most `size` ``(fd, event)`` pairs, one a descriptor.
+
+        Never early: returns what is ready, or an empty list after `timeout` seconds; None waits as
+        long as it takes. A signal runs its handler and the wait goes on. It may be the kernel's own
+        function: the loop calls it without a layer between.
+        """
+        ...
 
     def add(self, fd: int, interest: Interest) -> bool:
         """Put `fd` on the interest list; a closed number used again replaces what it was."""

@@ -14,9 +14,7 @@ class Epoll:
     """Linux's epoll behind the contract of `netpoll.backends.Backend`."""
 
     name = "epoll"
-    limits = Limits(
-        events=128, fewest_events=32, most_events=1024, crowded=1024, low_a_round=256
-    )
+    limits = Limits(events=128, fewest_events=32, most_events=1024, crowded=1024, low_a_round=256)
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -40,7 +38,10 @@ class Epoll:
         """Replace the interest in `fd`; the kernel looks at its readiness anew."""
         mask = mask_of(interest)
         try:
-            self._epoll.modify(fd, mask)
+            if interest.exclusive:
+                self._replace(fd, mask)
+            else:
+                self._epoll.modify(fd, mask)
         except OSError as error:
             raise _explained(error, fd) from None
         self._masks[fd] = mask
@@ -54,10 +55,10 @@ class Epoll:
             gone = error.errno in (errno.EBADF, errno.ENOENT) and fd in self._masks
             if not gone:
                 raise _explained(error, fd) from None
-            del self._masks[fd]
             self._rebuild()
+            self._masks.pop(fd, None)
             return True
-        del self._masks[fd]
+        self._masks.pop(fd, None)  # not there when an interrupt cut `add` short
         return False
 
     def fileno(self) -> int:
@@ -77,15 +78,28 @@ class Epoll:
         frees it. A wait under way still looks at the old set: whoever calls from another thread
         ends it.
         """
-        fresh = select.epoll()
-        for fd, mask in self._masks.items():
-            try:
+        with select.epoll() as fresh:
+            for fd, mask in self._masks.items():
+                try:
+                    self._epoll.modify(fd, mask & ~select.EPOLLEXCLUSIVE)
+                except OSError as error:
+                    # EINVAL is MOD's answer to an exclusive entry. Any other: the number was
+                    # closed without delete, and the file that it may stand for now is not ours.
+                    if error.errno != errno.EINVAL:
+                        continue
                 fresh.register(fd, mask)
-            except OSError as error:
-                if error.errno != errno.EBADF:  # closed without delete: not listed either way
-                    raise
-        os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
-        fresh.close()
+            os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
+
+    def _replace(self, fd: int, mask: int) -> None:
+        """Do what MOD does for an exclusive entry, where the kernel refuses MOD."""
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            raise
+        except BaseException:  # interrupted after the call
+            self._epoll.register(fd, mask)
+            raise
+        self._epoll.register(fd, mask)
 
 
 def mask_of(interest: Interest) -> int:

@@ -1,0 +1,118 @@
+"""The notebook's player, on the kernel's side."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+pytest.importorskip("anywidget", reason="the player needs anywidget: pip install anywidget")
+
+from tests.traces import Script, echo_trace, hostile_trace
+from tracer.diagram import GraphvizMissing
+from tracer.player import Player, play
+from tracer.trace import BaseState, Trace, parse
+
+player_module: Any = sys.modules["tracer.player"]  # `tracer.player` may be something else
+
+
+def test_play_takes_a_trace_or_a_recording() -> None:
+    """A trace and whatever has a `trace` give the same player, with the trace file in it."""
+    trace = echo_trace()
+    for recorded in (trace, SimpleNamespace(trace=trace)):
+        player = play(recorded)
+        text = player.trace_text.decode()
+        assert list(parse(iter(text.splitlines(keepends=True)))) == list(trace)
+        assert player.svg.startswith("<svg")
+        assert player.problem == ""
+
+
+def test_step_stays_within_the_trace() -> None:
+    """`step` goes from 0 to the number of steps, whatever is asked for."""
+    player = Player(echo_trace(), step=500)
+    assert player.step == len(player.trace) == 72
+    player.step = -3
+    assert player.step == 0
+    assert player.text.startswith("Step 0 of 72. The recording begins.")
+    player.step = 13
+    assert player.text == "Step 13 of 72. echo read 5 bytes from client A (descriptor 7)."
+
+
+def test_player_keeps_the_trace_as_it_was() -> None:
+    """Steps that are recorded later do not change a player that is shown already."""
+    script = Script(BaseState("epoll", 4, 5, 128, running=True))
+    script.wait()
+    player = Player(Trace(script.base, script.functions, script.steps))
+    script.wait()
+    assert len(player.trace) == 2
+    player.step = 9
+    assert player.step == 2
+
+
+def test_static_fallback() -> None:
+    """Where no front end runs the sentence and a still of the step stand in."""
+    for trace in (echo_trace(), hostile_trace()):
+        data, _ = bundle(Player(trace, step=4))
+        assert data["text/plain"].startswith("Step 4 of ")
+        assert ElementTree.fromstring(data["image/svg+xml"]).tag.endswith("svg")
+        assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def bundle(player: Player) -> tuple[dict[str, Any], dict[str, Any]]:
+    shown = player._repr_mimebundle_()
+    assert shown is not None
+    return shown
+
+
+def test_without_graphviz_the_rest_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Graphviz the player has no picture, says what to install, and has its sentence."""
+
+    def missing(*_: Any) -> str:
+        raise GraphvizMissing
+
+    monkeypatch.setattr(player_module, "layout", missing)
+    monkeypatch.setattr(player_module, "draw", missing)
+    player = Player(echo_trace(), step=13)
+    assert (player.svg, "pip install" in player.problem) == ("", True)
+    data, _ = bundle(player)
+    assert "image/svg+xml" not in data
+    assert "echo read 5 bytes" in data["text/plain"]
+
+
+def test_closing_leaves_nothing_behind() -> None:
+    """A closed player is gone from the registry of widgets: run again, a cell leaks nothing."""
+    from ipywidgets.widgets.widget import _instances
+
+    before = set(_instances)
+    player = Player(echo_trace())
+    assert set(_instances) != before
+    player.close()
+    assert set(_instances) == before
+
+
+def test_running_a_cell_again_closes_its_players(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that runs again closes the players of its last run, and no other cell's."""
+    parent = {"metadata": {"cellId": "cell 1"}, "header": {"msg_id": "run 1"}}
+    shell = SimpleNamespace(get_parent=lambda: parent)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    first, second = play(echo_trace()), play(echo_trace())
+    assert first.comm is not None
+    parent["metadata"]["cellId"] = "cell 2"
+    other = play(echo_trace())
+    assert None not in (first.comm, second.comm, other.comm)
+    parent["metadata"]["cellId"] = "cell 1"
+    parent["header"]["msg_id"] = "run 2"
+    third = play(echo_trace())
+    assert (first.comm, second.comm) == (None, None)
+    assert None not in (other.comm, third.comm)
+
+
+def test_missing_anywidget_says_what_to_install() -> None:
+    """Importing the player without anywidget says which command installs it."""
+    code = "import sys; sys.modules['anywidget'] = None; import tracer.player"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert 'pip install "netpoll-tracer[lab]"' in done.stderr

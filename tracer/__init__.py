@@ -1,0 +1,52 @@
+"""tracer: records each step of a running netpoll loop and plays it back as a picture.
+
+::
+
+    recording = tracer.record(poller)
+    ...
+    recording.stop()
+    tracer.play(recording.trace)
+
+``import tracer`` needs the standard library alone: the widgets are imported when `play` is first
+used, and Graphviz when something is drawn.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tracer.diagram import GraphvizMissing, diagram
+from tracer.page import write_page
+from tracer.recorder import Recording, record
+from tracer.state import LoopState, Replay
+from tracer.trace import Trace, TraceFormatError, load
+
+if TYPE_CHECKING:
+    from tracer.player import Player, play
+
+__all__ = [
+    "GraphvizMissing",
+    "LoopState",
+    "Player",
+    "Recording",
+    "Replay",
+    "Trace",
+    "TraceFormatError",
+    "diagram",
+    "load",
+    "play",
+    "record",
+    "write_page",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Player", "play"):
+        from tracer import player
+
+        return getattr(player, name)
+    raise AttributeError(f"module 'tracer' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,92 @@
+"""One self-contained HTML file with the player in it: opens anywhere, needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from html import escape
+from os import PathLike
+from pathlib import Path
+
+from tracer.assets import module, style
+from tracer.diagram import GraphvizMissing, layout
+from tracer.trace import Trace
+
+TITLE = "Replay of an event loop"
+
+HOST = """
+const values = JSON.parse(document.getElementById("trace").textContent);
+const watchers = new Set();
+const stepInAddress = () => Number(new URLSearchParams(location.hash.slice(1)).get("step")) || 0;
+const model = {
+  get: (name) => values[name],
+  set: (name, value) => { values[name] = value; },
+  save_changes: () => history.replaceState(null, "", `#step=${values.step}`),
+  on: (_event, watcher) => watchers.add(watcher),
+  off: (_event, watcher) => watchers.delete(watcher),
+};
+const follow = () => {
+  values.step = stepInAddress();
+  for (const watcher of watchers) watcher();
+};
+values.step = stepInAddress();
+addEventListener("hashchange", follow);
+render({ model, el: document.getElementById("player") });
+document.querySelector(".netpoll-player").focus();
+"""
+
+PAGE_STYLE = """
+html { color-scheme: light dark; }
+body.netpoll-page { margin: 0; padding: 12px; background: light-dark(#eef1f5, #0b0e12); }
+"""
+
+
+def write_page(trace: Trace, path: str | PathLike[str] = "replay.html", title: str = TITLE) -> Path:
+    """Write the player with `trace` in it to the HTML file `path`, and return that.
+
+    `#step=12` behind its address opens it at that step. Without Graphviz the page has no picture
+    and says so.
+    """
+    target = Path(path)
+    target.write_text(page(trace, title), encoding="utf-8", newline="\n")
+    return target
+
+
+def page(trace: Trace, title: str = TITLE) -> str:
+    """Return the text of the HTML file that `write_page` writes."""
+    svg, problem = "", ""
+    try:
+        svg = layout(trace)
+    except GraphvizMissing as error:
+        problem = str(error)
+    values = {"trace_text": "".join(trace.to_lines()), "svg": svg, "problem": problem, "step": 0}
+    # In a script element only "<" can end it; JSON may spell it otherwise.
+    data = json.dumps(values, separators=(",", ":")).replace("<", "\\u003c")
+    sheet = style() + PAGE_STYLE
+    script = module() + HOST
+    policy = (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(sheet)};"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<style>{sheet}</style>
+</head>
+<body class="netpoll-page">
+<main id="player"></main>
+<script type="application/json" id="trace">{data}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

@@ -1,0 +1,564 @@
+"""`record(poller)`: writes down what a running loop does, and leaves it as it was.
+
+A poller's collaborators are plain attributes. Recording puts a twin in the place of each, which
+writes a step and calls the original, and puts the originals back at the end. A twin owns nothing:
+what is registered and queued stays in the original's tables, so that nothing is lost in between.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import socket
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, MutableMapping
+from functools import partial
+from itertools import chain
+from time import monotonic, monotonic_ns
+from types import FrameType, TracebackType
+
+import netpoll.background
+import netpoll.poller
+import netpoll.queue
+from netpoll.attachment import Callback
+from netpoll.backends import Backend, Interest
+from netpoll.errors import AcceptSocketError, EngineShutdown
+from netpoll.poller import Poller
+from netpoll.queue import AsyncTaskQueue, EventPriority, Task
+from netpoll.wakeup import Wakeup
+from tracer import socket_calls
+from tracer.rows import KIND, NOTHING, ROW, Rows
+from tracer.trace import BaseRegistration, BaseState, BaseTask, Trace
+
+ATTACH_TIMEOUT = 5.0
+"""How many seconds `record` and `Recording.stop` wait for a busy loop to come round."""
+
+_NOT_THE_USERS = (netpoll.background, netpoll.poller, netpoll.queue, socket_calls, socket)
+_PASSED_THROUGH = {module.__file__ for module in (*_NOT_THE_USERS, contextlib, threading)}
+_PASSED_THROUGH.add(__file__)
+
+
+def record(poller: Poller, *, io: bool = True, limit: int = 100_000) -> Recording:
+    """Start to record `poller`, running or not, from any thread.
+
+    `io` also writes down what callbacks do to their sockets, which wraps the methods of
+    `socket.socket` for as long as the recording runs. After about `limit` steps it stops by itself,
+    so that a loop that spins does not fill the memory. A recording of the same poller that still
+    runs is stopped first. Raises TypeError for anything but a poller, ValueError for a closed one,
+    TimeoutError, with the line that it hangs on, when a callback keeps the loop from coming round.
+    """
+    if not isinstance(poller, Poller):
+        raise TypeError(f"record takes a netpoll.Poller, not {poller!r}")
+    return Recording(poller, io=io, limit=limit)
+
+
+class Recording:
+    """A recording of one poller. Made by `record`; as a context manager it yields its trace.
+
+    `trace` is there at once and grows until `stop`, or until the poller is closed.
+    """
+
+    trace: Trace
+
+    def __init__(self, poller: Poller, *, io: bool, limit: int) -> None:
+        self.rows = Rows()
+        self.poller = poller
+        self.running = False
+        self.most_bytes = limit * ROW.size
+        self.run: object = None  # the call of polling or poll_once that was seen last
+        self.thread = 0  # its thread
+        self.thread_name = NOTHING
+        self.cause = NOTHING  # the seq of the dispatch or task that runs now
+        self.last_wait = NOTHING  # the seq of the newest WaitEnded
+        self.last_wakeup = NOTHING  # the seq of the WakeupSent that was not received yet
+        self.seq_of_task: dict[int, int] = {}  # of the queued ones, by id()
+        self.newest_task: dict[int, int] = {}  # the seq of a thread's TaskQueued, until it wakes
+        self._io = io
+        _in_loop(poller, self._attach, "start recording")
+
+    def stop(self) -> None:
+        """End the recording: the loop runs its own code again. A second call does nothing.
+
+        Raises TimeoutError as `record` does; the recording goes on then.
+        """
+        if self.running:
+            _in_loop(self.poller, self.detach, "stop recording")
+
+    def __enter__(self) -> Trace:
+        return self.trace
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        state = "running" if self.running else "full" if self.full else "ended"
+        return f"<Recording of {len(self.rows)} steps, {state}>"
+
+    @property
+    def full(self) -> bool:
+        """Whether the recording has as many steps as it may, and so has stopped by itself."""
+        return len(self.rows) * ROW.size >= self.most_bytes
+
+    # ---- attach and detach: in the loop's thread, or while none runs --------------------------
+
+    def _attach(self) -> None:
+        poller = self.poller
+        if poller.closed:
+            raise ValueError("the poller is closed: record it while it is open")
+        if isinstance(poller.backend, BackendTwin):
+            poller.backend.recording.detach()
+        self.trace = Trace(self._base_state(), self.rows.functions, self.rows)
+        self._originals = (poller.backend, poller.callbacks, poller.tasks, poller.wakeup)
+        twins = (
+            BackendTwin(self, poller.backend),
+            CallbacksTwin(self, poller.callbacks),
+            TasksTwin(self, poller.tasks),
+            WakeupTwin(self, poller.wakeup),
+        )
+        poller.tasks.end_round()  # should this be one: the twin runs what is left of it
+        # No call from here on: an interrupt can't come between.
+        poller.backend, poller.callbacks, poller.tasks, poller.wakeup = twins
+        poller.attention = self.running = True
+        if self._io:  # from now on, also for what is bound before the loop runs: `sock.recv`
+            socket_calls.watch(threading.get_ident(), self)
+
+    def detach(self) -> None:
+        """Put the originals back, in the loop's thread or while none runs; done, do nothing."""
+        poller = self.poller
+        if not self.running:
+            return
+        poller.tasks.end_round()
+        socket_calls.unwatch(self)
+        self.rows.freeze()
+        poller.backend, poller.callbacks, poller.tasks, poller.wakeup = self._originals
+        poller.attention = True
+        self.running = False
+
+    def _base_state(self) -> BaseState:
+        poller = self.poller
+        registrations = [
+            BaseRegistration(
+                fd,
+                socket_calls.name_of(fd),
+                _directions(registration.interest),
+                registration.interest.edge_triggered,
+                registration.interest.oneshot,
+                registration.interest.exclusive,
+                self.callback_of(fd),
+            )
+            for fd, registration in poller._registrations.items()
+        ]
+        running = _running_task(poller.tasks)
+        tasks = [
+            BaseTask(name, self.rows.function_id(task.func))
+            for name, queue in (("high", poller.tasks.urgent), ("low", poller.tasks.low))
+            for task in list(queue)
+            if task is not running
+        ]
+        return BaseState(
+            backend=poller.backend.name,
+            fd=poller.fileno(),
+            wakeup_fd=poller.wakeup.fd,
+            size=poller.size,
+            running=poller._run is not None,
+            registrations=tuple(registrations),
+            tasks=tuple(tasks),
+        )
+
+    # ---- what the twins ask -------------------------------------------------------------------
+
+    def meet_run(self) -> None:
+        """Note that this thread runs the loop now, and begin to watch its sockets."""
+        self.run = self.poller._run
+        self.thread = threading.get_ident()
+        self.thread_name = self.rows.string_id(threading.current_thread().name)
+        if self._io:
+            socket_calls.watch(self.thread, self)
+
+    def cause_here(self) -> int:
+        """Return the seq of the dispatch or task that this thread is in."""
+        return self.cause if threading.get_ident() == self.thread else NOTHING
+
+    def callback_of(self, fd: int) -> int:
+        """Return the function id of the callback that the loop calls for `fd`."""
+        callback = self.poller._callback
+        if callback is None:
+            registration = self.poller._registrations.get(fd)
+            if registration is None:
+                return NOTHING
+            callback = registration.attachment.callback
+        return self.rows.function_id(callback)
+
+    def site(self) -> tuple[int, int]:
+        """Return where, outside the library, the call under way was made: function id and line."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_filename in _PASSED_THROUGH:
+            frame = frame.f_back
+        if frame is None:
+            return NOTHING, NOTHING
+        return self.rows.code_id(frame.f_code), frame.f_lineno
+
+    def socket_call(
+        self, kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+    ) -> None:
+        """Write down a socket call that a callback or task of the loop made."""
+        cause, rows = self.cause_here(), self.rows
+        if cause != NOTHING:
+            rows.write(
+                kind,
+                cause=cause,
+                fd=fd,
+                first=rows.string_id(first) if isinstance(first, str) else first,
+                second=rows.string_id(second) if isinstance(second, str) else second,
+                site=self.site(),
+                error=NOTHING if error is None else rows.error_id(error),
+            )
+
+
+class BackendTwin:
+    """Stands in for the backend: writes down registrations, waits and the end."""
+
+    def __init__(self, recording: Recording, original: Backend) -> None:
+        self.name = original.name
+        self.limits = original.limits
+        self.fileno = original.fileno
+        self.wait = _recorded_wait(recording, original)
+        self.recording = recording
+        self._original = original
+
+    def add(self, fd: int, interest: Interest) -> bool:
+        """Write down a registration."""
+        return self._change(
+            KIND["Registered"], partial(self._original.add, fd, interest), fd, interest
+        )
+
+    def modify(self, fd: int, interest: Interest) -> bool:
+        """Write down a changed registration."""
+        return self._change(
+            KIND["Modified"], partial(self._original.modify, fd, interest), fd, interest
+        )
+
+    def remove(self, fd: int) -> bool:
+        """Write down the end of a registration."""
+        return self._change(KIND["Deleted"], partial(self._original.remove, fd), fd, None)
+
+    def close(self) -> None:
+        """Write down that the poller gives its descriptors back, and end the recording."""
+        self.recording.rows.write(KIND["PollerClosed"], cause=self.recording.cause_here())
+        self.recording.detach()
+        self._original.close()
+
+    def _change(
+        self, kind: int, change: Callable[[], bool], fd: int, interest: Interest | None
+    ) -> bool:
+        recording, rows = self.recording, self.recording.rows
+        first = second = failure = NOTHING
+        if interest is not None:
+            bits = sum(bool(wanted) << place for place, wanted in enumerate(interest))
+            first = bits | rows.string_id(socket_calls.name_of(fd)) << 8
+            second = recording.callback_of(fd)
+        seq, t_ns = rows.next_seq(), monotonic_ns()
+        try:
+            return change()
+        except BaseException as error:
+            failure = rows.error_id(error)
+            raise
+        finally:
+            rows.write(
+                kind,
+                seq=seq,
+                t_ns=t_ns,
+                cause=recording.cause_here(),
+                fd=min(fd, _MOST_FD),
+                first=first,
+                second=second,
+                site=recording.site(),
+                error=failure,
+            )
+
+
+def _recorded_wait(
+    recording: Recording, original: Backend
+) -> Callable[[float | None, int], list[tuple[int, int]]]:
+    """Return the original's `wait`, writing down when it began and what it returned."""
+    poller, rows = recording.poller, recording.rows
+    append, pack, next_seq = rows.packed.extend, ROW.pack, rows.next_seq
+    pairs, flatten = rows.events, chain.from_iterable
+    size_before = poller.size
+
+    def wait(timeout: float | None, size: int) -> list[tuple[int, int]]:
+        nonlocal size_before
+        if len(rows.packed) >= recording.most_bytes:
+            recording.stop()
+            return original.wait(timeout, size)
+        if recording.run is not poller._run:
+            recording.meet_run()
+        thread = recording.thread_name
+        if size != size_before:
+            size_before = size
+            rows.write(KIND["BatchResized"], cause=recording.last_wait, first=size)
+        pause = NOTHING if timeout is None else round(min(timeout, _LONGEST) * 1e9)
+        started = next_seq()
+        append(
+            pack(started, monotonic_ns(), _WAIT_STARTED, thread, -1, -1, pause, size, -1, -1, -1)
+        )
+        try:
+            events = original.wait(timeout, size)
+        except BaseException as error:
+            rows.write(_WAIT_ENDED, cause=started, first=0, second=0, error=rows.error_id(error))
+            raise
+        seq, t_ns, first = next_seq(), monotonic_ns(), len(pairs)
+        pairs.fromlist([*flatten(events)])
+        append(pack(seq, t_ns, _WAIT_ENDED, thread, started, -1, first, len(events), -1, -1, -1))
+        recording.last_wait = seq
+        return events
+
+    return wait
+
+
+class CallbacksTwin(MutableMapping[int, Callback]):
+    """Stands in for the callback table: what it returns for a descriptor writes down the call."""
+
+    def __init__(self, recording: Recording, original: MutableMapping[int, Callback]) -> None:
+        self._recording = recording
+        self._original = original
+        self._recorded: dict[int, Callback] = {}  # made of the original's, until those change
+
+    def __getitem__(self, fd: int) -> Callback:
+        try:
+            return self._recorded[fd]
+        except KeyError:
+            return self._record(fd)
+
+    def __setitem__(self, fd: int, callback: Callback) -> None:
+        self._original[fd] = callback
+        self._recorded.pop(fd, None)
+
+    def __delitem__(self, fd: int) -> None:
+        del self._original[fd]
+        self._recorded.pop(fd, None)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._original)
+
+    def __len__(self) -> int:
+        return len(self._original)
+
+    def _record(self, fd: int) -> Callback:
+        callback = self._original[fd]
+        recorded = self._recorded[fd] = _recorded_callback(self._recording, fd, callback)
+        if self._original.get(fd) is not callback:  # another thread changed it meanwhile
+            self._recorded.pop(fd, None)
+        return recorded
+
+
+def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Callback:
+    """Return `callback`, writing down each call."""
+    poller, rows = recording.poller, recording.rows
+    append, pack, next_seq = rows.packed.extend, ROW.pack, rows.next_seq
+    if fd == poller.wakeup.fd:
+        return callback
+
+    def drop(fd: int, event: int, flags: int) -> None:
+        rows.write(KIND["EventDropped"], cause=recording.last_wait, fd=fd, first=event)
+        callback(fd, event, flags)
+
+    if callback == poller._ignore:
+        return drop
+    function = recording.callback_of(fd)
+
+    def dispatch(fd: int, event: int, flags: int) -> None:
+        if recording.run is not poller._run:
+            recording.meet_run()
+        thread, wait = recording.thread_name, recording.last_wait
+        first = event | flags << 32 if flags else event
+        seq, t_ns, failure = next_seq(), monotonic_ns(), NOTHING
+        append(pack(seq, t_ns, _STARTED, thread, wait, fd, first, function, -1, -1, -1))
+        recording.cause = seq
+        try:
+            callback(fd, event, flags)
+        except BaseException as error:
+            failure = rows.error_id(error)
+            raise
+        finally:
+            recording.cause = NOTHING
+            append(
+                pack(next_seq(), monotonic_ns(), _ENDED, thread, seq, fd, -1, -1, -1, -1, failure)
+            )
+
+    return dispatch
+
+
+class TasksTwin(AsyncTaskQueue):
+    """Stands in for the task queues, over the same two queues."""
+
+    def __init__(self, recording: Recording, original: AsyncTaskQueue) -> None:
+        super().__init__(original.crowded, original.low_a_round)
+        self.urgent = original.urgent
+        self.low = original.low
+        self._recording = recording
+
+    def push(self, priority: EventPriority, task: Task) -> None:
+        """Write down that `task` is queued, and queue it."""
+        recording = self._recording
+        queue = self.queue_for(priority)
+        seq = recording.rows.write(
+            KIND["TaskQueued"],
+            cause=recording.cause_here(),
+            first=(priority == EventPriority.LOW) | (queue is self.low) << 1,
+            second=recording.rows.function_id(task.func),
+            site=recording.site(),
+        )
+        recording.seq_of_task[id(task)] = recording.newest_task[threading.get_ident()] = seq
+        queue.append(task)
+
+    def _run(
+        self, queue: deque[Task], count: int, on_error: Callable[[Task, Exception], None]
+    ) -> None:
+        """Do what the original does, writing down each task."""
+        recording, rows = self._recording, self._recording.rows
+        if recording.run is not recording.poller._run:
+            recording.meet_run()
+        for _ in range(count):
+            if self._round_ended:
+                return
+            task = queue[0]
+            started = rows.write(
+                KIND["TaskStarted"],
+                cause=recording.seq_of_task.pop(id(task), NOTHING),
+                second=rows.function_id(task.func),
+            )
+            failure = NOTHING
+            recording.cause = started
+            try:
+                task.func(task.param)
+            except BaseException as error:
+                failure = rows.error_id(error)
+                gets_out = isinstance(error, (EngineShutdown, AcceptSocketError))
+                if gets_out or not isinstance(error, Exception):
+                    raise
+                on_error(task, error)
+            finally:
+                recording.cause = NOTHING
+                queue.popleft()
+                rows.write(KIND["TaskEnded"], cause=started, error=failure)
+
+
+class WakeupTwin(Wakeup):
+    """Stands in for the wakeup, on the same descriptor.
+
+    The lock makes a write or a read and its step one, so that they stand in the order in which
+    they happened and a WakeupReceived names the WakeupSent that it read.
+    """
+
+    def __init__(self, recording: Recording, original: Wakeup) -> None:
+        self.fd = original.fd
+        self._recording = recording
+        self._original = original
+        self._one = threading.RLock()  # a signal handler may wake while this thread does
+
+    def wake(self) -> bool:
+        """Write down that the wakeup descriptor was written to, if it was."""
+        recording = self._recording
+        cause = recording.newest_task.pop(threading.get_ident(), None)
+        if cause is None:
+            cause = recording.cause_here()
+        with self._one:
+            seq, t_ns = recording.rows.next_seq(), monotonic_ns()
+            sent = self._original.wake()
+            if sent:
+                recording.last_wakeup = seq
+                recording.rows.write(KIND["WakeupSent"], seq=seq, t_ns=t_ns, cause=cause)
+        return sent
+
+    def clear(self) -> bool:
+        """Write down that the wakeup descriptor was read back to zero, if it was not."""
+        recording = self._recording
+        with self._one:
+            cleared = self._original.clear()
+            if cleared:
+                recording.rows.write(KIND["WakeupReceived"], cause=recording.last_wakeup)
+                recording.last_wakeup = NOTHING
+        return cleared
+
+    def close(self) -> None:
+        """Close the original."""
+        self._original.close()
+
+
+_WAIT_STARTED, _WAIT_ENDED = KIND["WaitStarted"], KIND["WaitEnded"]
+_STARTED, _ENDED = KIND["DispatchStarted"], KIND["DispatchEnded"]
+_MOST_FD = 2**31 - 1  # what a row has room for: the greatest descriptor there can be
+_LONGEST = 9e9  # seconds: what a row has room for, some 285 years
+
+
+def _directions(interest: Interest) -> str:
+    return " ".join(name for name in ("read", "write") if getattr(interest, name))
+
+
+def _running_task(tasks: AsyncTaskQueue) -> Task | None:
+    """Return the task of `tasks` that this thread is in; it stands in its queue until it ends."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_run":
+            queue = frame.f_locals.get("queue")
+            if queue is tasks.urgent or queue is tasks.low:
+                running: Task = frame.f_locals["task"]
+                return running
+        frame = frame.f_back
+    return None
+
+
+def _in_loop(poller: Poller, change: Callable[[], None], purpose: str) -> None:
+    """Call `change` where nothing of the loop is under way, and raise what it raises.
+
+    Directly, holding the poller's lock, when no loop runs or this thread runs it; else as a task
+    of the loop. Never twice, and never after this has raised.
+    """
+    outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def task(_: object) -> None:
+        with poller.lock:
+            if not outcome.set_running_or_notify_cancel():
+                return
+            try:
+                change()
+            except BaseException as error:
+                outcome.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                outcome.set_result(None)
+
+    task.__qualname__ = f"tracer: {purpose}"
+    queued = False
+    deadline = monotonic() + ATTACH_TIMEOUT
+    try:
+        while True:
+            with poller.lock:
+                run = poller._run
+                here = run is None or run.thread == threading.get_ident()
+                if here and outcome.cancel():
+                    change()
+                    return
+            if not queued:
+                with contextlib.suppress(ValueError):  # closed meanwhile: its loop is about to end
+                    poller.trigger(EventPriority.HIGH, task)
+                queued = True
+            with contextlib.suppress(concurrent.futures.TimeoutError):
+                outcome.result(0.05)
+                return
+            if monotonic() > deadline and outcome.cancel():
+                raise TimeoutError(
+                    f"could not {purpose} within {ATTACH_TIMEOUT:g} seconds: the loop is at\n"
+                    + netpoll.background.stack_of(run.thread if run else 0)
+                )
+    finally:
+        outcome.cancel()

@@ -1,0 +1,261 @@
+"""`Rows`: the steps of a running recording, packed, and read back as `Step` objects on demand.
+
+While a program is recorded, a step is one row of plain numbers in a bytearray: no object that the
+garbage collector would have to visit, 61 bytes a step. What a number stands for is kept in tables.
+Threads append out of order; reading orders by `seq`.
+
+Writing takes no lock: a signal handler may trigger a task while the thread that it interrupts is
+writing. What two threads must not tear apart is one call into C, such as `dict.setdefault`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import itertools
+import struct
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from time import monotonic_ns
+from types import CodeType
+from typing import Any, overload
+
+from tracer.steps import STEP_KINDS, Function, Step
+
+NOTHING = -1
+"""Stands in a row for None."""
+
+ROW = struct.Struct("<qqBiqiqqiii")
+"""seq, t_ns, kind, thread, cause, fd, first, second, function, line, error.
+
+`first` and `second` are what else the kind has; `_READERS` says what.
+"""
+
+KIND = {name: number for number, name in enumerate(STEP_KINDS)}
+"""The number of each kind in a row."""
+
+_KIND_NAMES = tuple(KIND)
+_OF_A_DESCRIPTOR = {
+    name for name, step in STEP_KINDS.items() if "fd" in (field.name for field in fields(step))
+}
+_SEQ = struct.Struct("<q")
+
+
+class Rows(Sequence[Step]):
+    """The steps recorded so far, as a sequence that grows while the recording runs."""
+
+    def __init__(self) -> None:
+        self.packed = bytearray()
+        self.events = array("i")  # the (fd, event) pairs of all waits, one after the other
+        self.strings: dict[int, str] = {}
+        self.functions: dict[int, Function] = {}
+        self.next_seq = itertools.count().__next__
+        self._new_string = itertools.count().__next__
+        self._string_ids: dict[str, int] = {}
+        self._new_function = itertools.count().__next__
+        self._function_ids: dict[object, int] = {}
+        self._order: list[tuple[int, int]] = []  # (seq, offset in packed), sorted
+        self._frozen: int | None = None
+        self._kept_alive: list[CodeType] = []  # their id() is a key
+        self._reading = threading.Lock()
+
+    def write(
+        self,
+        kind: int,
+        *,
+        seq: int | None = None,
+        t_ns: int | None = None,
+        cause: int = NOTHING,
+        fd: int = NOTHING,
+        first: int = NOTHING,
+        second: int = NOTHING,
+        site: tuple[int, int] = (NOTHING, NOTHING),
+        error: int = NOTHING,
+    ) -> int:
+        """Append a step of this thread and return its `seq`.
+
+        `seq` and `t_ns` may have been taken earlier, before the call that the step tells of; `site`
+        is a function id and a line; `error` is an `error_id`.
+        """
+        if seq is None:
+            seq = self.next_seq()
+        self.packed.extend(
+            ROW.pack(
+                seq,
+                monotonic_ns() if t_ns is None else t_ns,
+                kind,
+                self.string_id(threading.current_thread().name),
+                cause,
+                fd,
+                first,
+                second,
+                site[0],
+                site[1],
+                error,
+            )
+        )
+        return seq
+
+    def error_id(self, error: BaseException) -> int:
+        """Return the id of the text of `error`."""
+        try:
+            text = str(error)
+        except Exception:
+            text = "(its text can't be had)"
+        name = type(error).__name__
+        return self.string_id(f"{name}: {text}" if text else name)
+
+    def string_id(self, text: str) -> int:
+        """Return the id of `text`."""
+        number = self._string_ids.get(text)
+        if number is None:
+            number = self._new_string()
+            self.strings[number] = text
+            number = self._string_ids.setdefault(text, number)
+        return number
+
+    def function_id(self, function: object) -> int:
+        """Return the id of a callback or task: a function, method, partial or callable object."""
+        while isinstance(function, functools.partial):
+            function = function.func
+        with contextlib.suppress(Exception):
+            function = inspect.unwrap(function)  # type: ignore[arg-type]
+        name = getattr(function, "__qualname__", None) or type(function).__qualname__
+        code = getattr(function, "__code__", None)
+        if not isinstance(code, CodeType):
+            code = getattr(getattr(type(function), "__call__"), "__code__", None)  # noqa: B004, B009
+        if not isinstance(code, CodeType):
+            return self._function(str(name), str(name), "", 0, "")
+        return self.code_id(code, str(name))
+
+    def code_id(self, code: CodeType, name: str = "") -> int:
+        """Return the id of the function that `code` is the body of; a known one is quick."""
+        number = self._function_ids.get(id(code))
+        if number is None:
+            text = _source_of(code)
+            name = name or getattr(code, "co_qualname", code.co_name)
+            self._kept_alive.append(code)
+            number = self._function(
+                id(code), name, code.co_filename, max(code.co_firstlineno, 1), text
+            )
+        return number
+
+    def _function(self, key: object, name: str, file: str, line: int, text: str) -> int:
+        known = self._function_ids.get(key)
+        if known is not None:
+            return known
+        new = self._new_function()
+        self.functions[new] = Function(new, name.rpartition("<locals>.")[2], file, line, text)
+        number = self._function_ids.setdefault(key, new)
+        if number != new:  # another thread was quicker
+            del self.functions[new]
+        return number
+
+    def freeze(self) -> None:
+        """End the sequence here: what is written later is not part of it."""
+        self._frozen = len(self)
+
+    # ---- reading ------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.packed) // ROW.size if self._frozen is None else self._frozen
+
+    @overload
+    def __getitem__(self, index: int) -> Step: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Step]: ...
+    def __getitem__(self, index: int | slice) -> Step | list[Step]:
+        if isinstance(index, slice):
+            return [self._step(offset) for _, offset in self._in_order(index)]
+        return self._step(self._in_order(slice(index, index + 1 or None))[0][1])
+
+    def __iter__(self) -> Iterator[Step]:
+        return iter(self[:])
+
+    def _in_order(self, which: slice) -> list[tuple[int, int]]:
+        with self._reading:
+            if len(self._order) < len(self):
+                offsets = range(len(self._order) * ROW.size, len(self) * ROW.size, ROW.size)
+                new = [(_SEQ.unpack_from(self.packed, offset)[0], offset) for offset in offsets]
+                self._order = sorted(self._order + new)
+            return self._order[which]
+
+    def _step(self, offset: int) -> Step:
+        seq, t_ns, kind, thread, cause, fd, first, second, function, line, error = ROW.unpack_from(
+            self.packed, offset
+        )
+        name = _KIND_NAMES[kind]
+        values: dict[str, Any] = {
+            "seq": seq,
+            "t_ns": t_ns,
+            "thread": self.strings[thread],
+            "cause": None if cause == NOTHING else cause,
+        }
+        if name in _OF_A_DESCRIPTOR:  # -1 too: a call on a socket that is closed
+            values["fd"] = fd
+        if function != NOTHING:
+            values |= {"function": function, "line": line}
+        if error != NOTHING:
+            values["error"] = self.strings[error]
+        reader = _READERS.get(name)
+        if reader is not None:
+            values |= reader(self, first, second)
+        return STEP_KINDS[name](**values)
+
+
+def _source_of(code: CodeType) -> str:
+    try:
+        if code.co_name == "<module>":
+            return "".join(inspect.findsource(code)[0])
+        return inspect.getsource(code)
+    except Exception:  # there is none, or not the one that was compiled
+        return ""
+
+
+def _or_none(number: int) -> int | None:
+    return None if number == NOTHING else number
+
+
+def _registration(rows: Rows, first: int, second: int) -> dict[str, Any]:
+    directions = (name for bit, name in ((1, "read"), (2, "write")) if first & bit)
+    return {
+        "interest": " ".join(directions),
+        "edge_triggered": bool(first & 4),
+        "oneshot": bool(first & 8),
+        "exclusive": bool(first & 16),
+        "who": rows.strings[first >> 8],
+        "callback": _or_none(second),
+    }
+
+
+def _batch(rows: Rows, first: int, second: int) -> dict[str, Any]:
+    pairs = rows.events[first : first + 2 * second]
+    return {"events": tuple(zip(pairs[::2], pairs[1::2], strict=True))}
+
+
+_READERS: dict[str, Callable[[Rows, int, int], dict[str, Any]]] = {
+    "Registered": _registration,
+    "Modified": _registration,
+    "WaitStarted": lambda rows, a, b: {"timeout_ns": _or_none(a), "size": b},
+    "WaitEnded": _batch,
+    "DispatchStarted": lambda rows, a, b: {
+        "event": a & 0xFFFFFFFF,
+        "flags": a >> 32,
+        "callback": _or_none(b),
+    },
+    "EventDropped": lambda rows, a, b: {"event": a},
+    "TaskQueued": lambda rows, a, b: {
+        "priority": "low" if a & 1 else "high",
+        "queue": "low" if a & 2 else "high",
+        "callback": _or_none(b),
+    },
+    "TaskStarted": lambda rows, a, b: {"callback": _or_none(b)},
+    "BatchResized": lambda rows, a, b: {"size": a},
+    "Accepted": lambda rows, a, b: {"new_fd": _or_none(a), "peer": rows.strings[b]},
+    "Read": lambda rows, a, b: {"count": a},
+    "Wrote": lambda rows, a, b: {"count": a, "asked": b},
+    "WouldBlock": lambda rows, a, b: {"call": rows.strings[a]},
+}

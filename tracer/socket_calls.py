@@ -1,0 +1,232 @@
+"""What a callback does to its sockets: the methods of `socket.socket`, wrapped while recording.
+
+Only calls that a watched thread makes inside a callback or task are written down; every other call
+goes straight through. When the last recording ends, the methods are the original ones again.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from os import fstat, readlink
+from typing import Any, Protocol
+
+from tracer.rows import KIND, NOTHING
+
+
+class Watcher(Protocol):
+    """Who wants to know: gets each step that a socket call makes."""
+
+    def socket_call(
+        self, kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+    ) -> None:
+        """Write down a step of `kind`.
+
+        `first` and `second` are as in a row of `tracer.rows`, with a text in place of its id.
+        """
+        ...
+
+
+_watchers: dict[int, tuple[Watcher, ...]] = {}
+_originals: dict[str, Any] = {}
+_lock = threading.Lock()
+
+
+def watch(thread: int, watcher: Watcher) -> None:
+    """Tell `watcher` of the calls that the thread of this identifier makes."""
+    with _lock:
+        if not _watchers:
+            _wrap()
+        others = _watchers.get(thread, ())
+        if watcher not in others:
+            _watchers[thread] = (*others, watcher)
+
+
+def unwatch(watcher: Watcher) -> None:
+    """Stop telling `watcher`."""
+    with _lock:
+        for thread, watchers in list(_watchers.items()):
+            left = tuple(other for other in watchers if other is not watcher)
+            if left:
+                _watchers[thread] = left
+            else:
+                del _watchers[thread]
+        if not _watchers:
+            _unwrap()
+
+
+def address_text(address: object) -> str:
+    """Return a socket address as people write it: ``127.0.0.1:9090``, ``[::1]:9090``, a path."""
+    if isinstance(address, tuple) and len(address) >= 2:
+        host = f"[{address[0]}]" if ":" in str(address[0]) else address[0]
+        return f"{host}:{address[1]}"
+    if isinstance(address, bytes):
+        address = address.decode("utf-8", "replace").replace("\0", "@")
+    return str(address) if address else "unnamed"
+
+
+def name_of(fd: int) -> str:
+    """Return a short name for a descriptor: ``listener :9090``, a peer's address, ``pipe``."""
+    try:
+        if not stat.S_ISSOCK(fstat(fd).st_mode):
+            return _kind_of_file(fd)
+        if socket.getdefaulttimeout() is not None:  # a socket object would set it on the descriptor
+            return "socket"
+        # Made empty, filled inside the try: wherever an interrupt comes, the socket object never
+        # goes away with the user's descriptor in it, which would close that.
+        connection = _socket.socket.__new__(_socket.socket)
+        try:
+            connection.__init__(fileno=fd)  # type: ignore[misc]
+            return _name_of_socket(connection)
+        finally:
+            connection.detach()
+    except (OSError, OverflowError):
+        return "closed"
+
+
+def _name_of_socket(connection: _socket.socket) -> str:
+    own: object = connection.getsockname()
+    internet = connection.family in (socket.AF_INET, socket.AF_INET6)
+    port = f":{own[1]}" if internet and isinstance(own, tuple) else address_text(own)
+    with contextlib.suppress(OSError):
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return f"listener {port}"
+    with contextlib.suppress(OSError):
+        peer = address_text(connection.getpeername())
+        return "socket pair" if peer == "unnamed" else peer
+    return f"udp {port}" if internet and connection.type == socket.SOCK_DGRAM else f"socket {port}"
+
+
+def _kind_of_file(fd: int) -> str:
+    try:
+        target = readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return "descriptor"
+    return target.removeprefix("anon_inode:").strip("[]").partition(":")[0]
+
+
+def _wrap() -> None:
+    for name, wrapper in _WRAPPERS.items():
+        if name not in _originals:  # it is when an interrupt ended an _unwrap
+            method = getattr(socket.socket, name)
+            _originals[name] = vars(socket.socket).get(name)
+            setattr(socket.socket, name, wrapper(name, method))
+
+
+def _unwrap() -> None:
+    for name, original in list(_originals.items()):
+        if original is not None:
+            setattr(socket.socket, name, original)
+        elif name in vars(socket.socket):  # it is not when an interrupt ended this before
+            delattr(socket.socket, name)
+        del _originals[name]
+
+
+Method = Callable[..., Any]
+
+
+def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int]) -> Any:
+    """Return a wrapper for calls that move bytes; `count` reads how many from the result."""
+
+    def wrapper(name: str, method: Method) -> Method:
+        def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
+            watchers = _watchers.get(threading.get_ident())
+            if watchers is None:
+                return method(self, *args, **kwargs)
+            fd = self.fileno()
+            try:
+                result = method(self, *args, **kwargs)
+            except BlockingIOError:
+                _tell(watchers, KIND["WouldBlock"], fd, first=name)
+                raise
+            except OSError as error:
+                _tell(watchers, kind, fd, 0, asked(args), error)
+                raise
+            wanted = asked(args)
+            _tell(watchers, kind, fd, wanted if name == "sendall" else count(result), wanted)
+            return result
+
+        return call
+
+    return wrapper
+
+
+def _accept(name: str, method: Method) -> Method:
+    def call(self: socket.socket) -> Any:
+        watchers = _watchers.get(threading.get_ident())
+        if watchers is None:
+            return method(self)
+        fd = self.fileno()
+        try:
+            connection, address = method(self)
+        except BlockingIOError:
+            _tell(watchers, KIND["WouldBlock"], fd, first=name)
+            raise
+        except OSError as error:
+            _tell(watchers, KIND["Accepted"], fd, second="", error=error)
+            raise
+        peer = address_text(address)
+        _tell(watchers, KIND["Accepted"], fd, connection.fileno(), peer)
+        return connection, address
+
+    return call
+
+
+def _close(name: str, method: Method) -> Method:
+    def call(self: socket.socket) -> None:
+        watchers = _watchers.get(threading.get_ident())
+        fd = self.fileno()
+        method(self)
+        if watchers is not None and fd >= 0 and self.fileno() < 0:
+            _tell(watchers, KIND["Closed"], fd)
+
+    return call
+
+
+def _tell(
+    watchers: tuple[Watcher, ...],
+    kind: int,
+    fd: int,
+    first: int | str = NOTHING,
+    second: int | str = NOTHING,
+    error: Exception | None = None,
+) -> None:
+    for watcher in watchers:
+        watcher.socket_call(kind, fd, first, second, error)
+
+
+def _bytes_of(data: object) -> int:
+    return memoryview(data).nbytes  # type: ignore[arg-type]
+
+
+def _no_size(args: tuple[Any, ...]) -> int:
+    return NOTHING
+
+
+def _first_size(args: tuple[Any, ...]) -> int:
+    return _bytes_of(args[0])
+
+
+def _sum_of_sizes(args: tuple[Any, ...]) -> int:
+    return sum(map(_bytes_of, args[0]))
+
+
+_READ, _WROTE = KIND["Read"], KIND["Wrote"]
+_WRAPPERS: dict[str, Callable[[str, Method], Method]] = {
+    "accept": _accept,
+    "close": _close,
+    "recv": _transfer(_READ, len, _no_size),
+    "recv_into": _transfer(_READ, int, _no_size),
+    "recvfrom": _transfer(_READ, lambda result: len(result[0]), _no_size),
+    "recvfrom_into": _transfer(_READ, lambda result: int(result[0]), _no_size),
+    "recvmsg": _transfer(_READ, lambda result: len(result[0]), _no_size),
+    "recvmsg_into": _transfer(_READ, lambda result: int(result[0]), _no_size),
+    "send": _transfer(_WROTE, int, _first_size),
+    "sendall": _transfer(_WROTE, int, _first_size),
+    "sendto": _transfer(_WROTE, int, _first_size),
+    "sendmsg": _transfer(_WROTE, int, _sum_of_sizes),
+}
