@@ -136,6 +136,30 @@ def test_reused_number_is_a_new_row() -> None:
     assert (row.slot, row.name, row.id, row.closed) == (2, "client B", old.id + 1, False)
 
 
+def test_number_registered_again_starts_anew() -> None:
+    """A number that the kernel takes again without an accept is another descriptor."""
+    script = Script(BASE)
+    accepted(script, 7)
+    script.call("echo", 3, "Read", fd=7, count=5)
+    for closed in (True, False):  # the close may have been made where nobody looks
+        if closed:
+            script.call("goodbye", 3, "Closed", fd=7)
+        script.add("main", 2, 7, f"pipe {closed}", "echo")
+        state = fold(script)
+        assert state.registrations[7].name == f"pipe {closed}"
+        assert state.descriptors[7].bytes_read == 0
+        assert not state.descriptors[7].closed
+        assert state.registrations[7].slot == 1
+
+
+def test_slot_0_stays_the_wakeups() -> None:
+    """Nothing else gets slot 0, not even when the poller is closed."""
+    script = Script(BASE)
+    script.step("PollerClosed")
+    accepted(script, 7, registered=False)
+    assert fold(script).descriptors[7].slot == 1
+
+
 def test_failed_calls_change_no_table() -> None:
     """A failed add, modify, delete, read or close is counted, shown, and changes nothing else."""
     script = Script(BASE)

@@ -111,9 +111,6 @@ def play(recorded: Trace | Recorded, *, step: int = 0) -> Player:
     return shown
 
 
-player = play
-
-
 _of_cell: dict[str, tuple[str, list[Player]]] = {}
 
 
