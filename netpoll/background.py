@@ -46,8 +46,9 @@ class LoopThread:
     def stop(self, timeout: float = 5.0) -> None:
         """End the loop, wait for the thread and raise what the loop raised, if anything.
 
-        Raises TimeoutError, with the line that it hangs on, when the loop does not come back within
-        `timeout` seconds. A second call does nothing.
+        Not for the loop's own callbacks and tasks, which raise RuntimeError: call `poller.stop`
+        there. Raises TimeoutError, with the line that it hangs on, when the loop does not come back
+        within `timeout` seconds. A second call does nothing.
         """
         self._end(timeout)
         exception, self.exception = self.exception, None
@@ -55,6 +56,8 @@ class LoopThread:
             raise exception
 
     def _end(self, timeout: float) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a loop can't wait for its own end: call poller.stop() instead")
         self.poller.stop()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -95,13 +98,22 @@ def run_in_thread(
     """Run ``poller.polling(callback)`` in a thread and return at once.
 
     A loop that was started under the same `name` before is stopped first, so that a notebook cell
-    can be run again and again. When the loop ends, in whatever way, the poller is closed and then
-    `on_end` is called in the loop's thread: close the server's sockets there. An exception that
-    ends the loop is logged as it happens and raised by `LoopThread.stop`.
+    can be run again and again; one that runs this very poller goes on and is returned. When the
+    loop ends, in whatever way, the poller is closed and then `on_end` is called in the loop's
+    thread: close the server's sockets there. An exception that ends the loop is logged as it
+    happens and raised by `LoopThread.stop`. Raises ValueError for a closed poller, RuntimeError for
+    one whose loop runs elsewhere.
     """
-    before = _started.pop(name, None)
+    before = _started.get(name)
     if before is not None:
+        if before.poller is poller and before.running:
+            return before
         before._end(5.0)
+        del _started[name]
+    if poller.closed:
+        raise ValueError("the poller is closed: open a new one for every loop")
+    if poller.running:
+        raise RuntimeError("this poller's loop runs already, in another thread")
     _started[name] = LoopThread(poller, name, callback, on_end)
     return _started[name]
 

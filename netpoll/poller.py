@@ -1,6 +1,7 @@
-"""The event loop: register descriptors, wait for the kernel, dispatch callbacks, run tasks.
+"""The event loop: wait for the kernel, dispatch callbacks, run tasks.
 
-Read `Poller._serve` first: it is the loop, and everything else is there so that it can be short.
+Read `Poller._loop` first: it is the loop, and everything else is there so that it can be short.
+How descriptors get on the list that it waits for is in `netpoll/registrar.py`.
 Source: gnet `pkg/netpoll/poller_epoll_default.go`; where it differs, docs/explanation says why.
 """
 
@@ -13,15 +14,15 @@ import operator
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from netpoll.attachment import Callback, HasFileno, PollAttachment, descriptor_of
-from netpoll.backends import Backend, Interest, open_backend
-from netpoll.errors import AcceptSocketError, AlreadyRegistered, EngineShutdown, NotRegistered
+from netpoll.attachment import Callback, PollAttachment
+from netpoll.backends import Backend, open_backend
+from netpoll.errors import AcceptSocketError, EngineShutdown
 from netpoll.queue import AsyncTaskQueue, EventPriority, Task
-from netpoll.wakeup import Wakeup
+from netpoll.registrar import Registrar
 
 logger = logging.getLogger("netpoll")
 
@@ -39,18 +40,7 @@ def open_poller(backend: str | None = None, *, on_error: OnError | None = None) 
     return Poller(open_backend(backend), on_error=on_error)
 
 
-class Registration:
-    """What the poller knows of one descriptor; a new one is made by every add and mod."""
-
-    __slots__ = ("attachment", "fired", "interest")
-
-    def __init__(self, attachment: PollAttachment, interest: Interest) -> None:
-        self.attachment = attachment
-        self.interest = interest
-        self.fired = False  # a one-shot that was dispatched: registered, but disarmed
-
-
-class Poller:
+class Poller(Registrar):
     """An event loop over one kernel interest list (gnet: `Poller`). Made by `open_poller`.
 
     A round is: wait, dispatch the batch, run tasks. `add_*`, `mod_*`, `delete`, `trigger`, `stop`
@@ -66,231 +56,14 @@ class Poller:
         if on_error is not None and not callable(on_error):
             backend.close()
             raise TypeError(f"on_error is a function of (source, exception), not {on_error!r}")
-        self.backend: Backend = backend
-        self.callbacks: MutableMapping[int, Callback] = {}
+        super().__init__(backend)
         self.tasks = AsyncTaskQueue(backend.limits.crowded, backend.limits.low_a_round)
-        self.lock = threading.RLock()
-        self.attention = False  # something besides the next wait is to be done
         self.size = backend.limits.events
-
-        self._registrations: dict[int, Registration] = {}
-        self._deleted: dict[int, PollAttachment] = {}  # since the last batch ended
-        self._batch: Iterator[tuple[int, int]] = iter([])  # what is left of it
-        self._not_dispatched = 0
-        self._callback: Callback | None = None  # polling's own; None: each attachment's
         self._on_error = on_error or _log_error
         self._run: _Run | None = None
         self._interrupted = False
         self._stopping = False
-        self._closed = False
         self._freed = False
-        self._process = os.getpid()
-
-        try:
-            self.wakeup = Wakeup()
-            self.callbacks[self.wakeup.fd] = self._woken
-            backend.add(self.wakeup.fd, Interest(read=True, write=False))
-        except BaseException:
-            backend.close()
-            raise
-
-    # ---- register -----------------------------------------------------------------------------
-
-    def add_read(
-        self,
-        attachment: PollAttachment,
-        edge_triggered: bool = False,
-        *,
-        oneshot: bool = False,
-        exclusive: bool = False,
-    ) -> None:
-        """Register a descriptor for reading (gnet: `AddRead`).
-
-        `edge_triggered` reports each change once, otherwise every round reports what still holds;
-        `oneshot` disarms after one event until a `mod_*`; `exclusive` wakes one of several pollers
-        that share the descriptor. Raises `AlreadyRegistered`; ValueError for a closed descriptor or
-        `oneshot` with `exclusive`; TypeError for anything but a `PollAttachment`;
-        PermissionError for a regular file; OSError for what else the kernel refuses.
-        """
-        self._add(attachment, Interest(True, False, edge_triggered, oneshot, exclusive))
-
-    def add_write(
-        self,
-        attachment: PollAttachment,
-        edge_triggered: bool = False,
-        *,
-        oneshot: bool = False,
-        exclusive: bool = False,
-    ) -> None:
-        """Register a descriptor for writing; otherwise like `add_read` (gnet: `AddWrite`)."""
-        self._add(attachment, Interest(False, True, edge_triggered, oneshot, exclusive))
-
-    def add_read_write(
-        self,
-        attachment: PollAttachment,
-        edge_triggered: bool = False,
-        *,
-        oneshot: bool = False,
-        exclusive: bool = False,
-    ) -> None:
-        """Register a descriptor for both; otherwise like `add_read` (gnet: `AddReadWrite`)."""
-        self._add(attachment, Interest(True, True, edge_triggered, oneshot, exclusive))
-
-    def mod_read(
-        self, attachment: PollAttachment, edge_triggered: bool = False, *, oneshot: bool = False
-    ) -> None:
-        """Replace a registration by one for reading (gnet: `ModRead`).
-
-        The attachment is replaced too, callback included; a one-shot is armed again. Raises
-        `NotRegistered`; ValueError when the descriptor is closed or was added with `exclusive`.
-        """
-        self._modify(attachment, Interest(True, False, edge_triggered, oneshot))
-
-    def mod_write(
-        self, attachment: PollAttachment, edge_triggered: bool = False, *, oneshot: bool = False
-    ) -> None:
-        """Replace a registration by one for writing; otherwise like `mod_read`."""
-        self._modify(attachment, Interest(False, True, edge_triggered, oneshot))
-
-    def mod_read_write(
-        self, attachment: PollAttachment, edge_triggered: bool = False, *, oneshot: bool = False
-    ) -> None:
-        """Replace a registration by one for both; like `mod_read` (gnet: `ModReadWrite`)."""
-        self._modify(attachment, Interest(True, True, edge_triggered, oneshot))
-
-    def delete(self, fd: int | HasFileno) -> None:
-        """End a registration: from here on its callback is not called again (gnet: `Delete`).
-
-        An event that is in the batch already is dropped. A descriptor closed before is cleaned up.
-        Raises `NotRegistered`.
-        """
-        number = descriptor_of(fd)
-        self._check_usable()
-        with self.lock:
-            self._check_usable()
-            registration = self._registrations.get(number)
-            if registration is None:
-                raise NotRegistered(number)
-            try:
-                self._forget(number, registration)
-                if self.backend.remove(number):
-                    self._wait_anew()
-            except BaseException as error:
-                if not isinstance(error, Exception):  # interrupted, perhaps before the call
-                    self._forget(number, registration)
-                    with contextlib.suppress(OSError, ValueError):
-                        self.backend.remove(number)
-                    self._wait_anew()
-                raise
-
-    @property
-    def attachments(self) -> Mapping[int, PollAttachment]:
-        """What is registered: a read-only, live mapping from descriptor to `PollAttachment`."""
-        return _Attachments(self._registrations)
-
-    def _add(self, attachment: PollAttachment, interest: Interest) -> None:
-        self._check_attachment(attachment)
-        if interest.exclusive and interest.oneshot:
-            raise ValueError("exclusive and oneshot exclude each other")
-        with self.lock:
-            self._check_usable()
-            fd = attachment.fd
-            if fd == self.wakeup.fd:
-                raise AlreadyRegistered(fd)
-            before = self._registrations.get(fd)
-            new = Registration(attachment, interest)
-            try:
-                self._registrations[fd] = new
-                if before is None:
-                    self._remember(fd, new)  # first: an event may come before the call returns
-                again = self.backend.add(fd, interest)
-            except BaseException as error:
-                if before is not None:
-                    self._registrations[fd] = before
-                else:
-                    self._forget(fd, new)
-                    if not isinstance(error, Exception):  # interrupted, perhaps after the call
-                        with contextlib.suppress(OSError, ValueError):
-                            self.backend.remove(fd)
-                raise
-            if before is not None:  # the number was closed, and stands for another file now
-                self._forget(fd, before)
-                self._remember(fd, new)
-            if again:
-                self._wait_anew()
-
-    def _modify(self, attachment: PollAttachment, interest: Interest) -> None:
-        self._check_attachment(attachment)
-        with self.lock:
-            self._check_usable()
-            fd = attachment.fd
-            before = self._registrations.get(fd)
-            if before is None:
-                raise NotRegistered(fd)
-            if before.interest.exclusive:
-                raise ValueError(f"descriptor {fd} is exclusive: delete it and add it anew")
-            try:
-                self._remember(fd, Registration(attachment, interest))
-                if self.backend.modify(fd, interest):
-                    self._wait_anew()
-            except NotRegistered:  # closed without delete, and the number stands for another file
-                self._forget(fd, before)
-                if self.backend.remove(fd):
-                    self._wait_anew()
-                raise
-            except BaseException as error:
-                self._remember(fd, before)
-                if not isinstance(error, Exception):  # interrupted, perhaps after the call
-                    with contextlib.suppress(OSError, ValueError):
-                        self.backend.modify(fd, before.interest)
-                raise
-
-    def _remember(self, fd: int, registration: Registration) -> None:
-        self._registrations[fd] = registration
-        if fd in self._deleted and operator.length_hint(self._batch):
-            return  # the batch may still hold the old one's event; _settle follows it
-        self._deleted.pop(fd, None)
-        self.callbacks[fd] = self._callback_of(registration)
-
-    def _forget(self, fd: int, registration: Registration) -> None:
-        self._deleted[fd] = registration.attachment
-        self.callbacks[fd] = self._ignore
-        self.attention = True
-        self._registrations.pop(fd, None)  # the only call, and last: an interrupt comes after all
-
-    def _settle(self) -> None:
-        """After a batch: give deleted descriptors' places free, or to what took their numbers."""
-        with self.lock:
-            for fd in self._deleted:
-                registration = self._registrations.get(fd)
-                if registration is None:
-                    self.callbacks.pop(fd, None)  # not there when an interrupt ended this before
-                else:
-                    self.callbacks[fd] = self._callback_of(registration)
-            self._deleted.clear()
-
-    def _callback_of(self, registration: Registration) -> Callback:
-        callback = self._callback or registration.attachment.callback
-        if not registration.interest.oneshot:
-            return callback
-
-        def call_once(fd: int, event: int, flags: int) -> None:
-            if registration.fired:
-                self._not_dispatched += 1
-            else:
-                registration.fired = True
-                callback(fd, event, flags)
-
-        return call_once
-
-    def _ignore(self, fd: int, event: int, flags: int) -> None:
-        """Stand in for the callback of a deleted descriptor until the batch has ended."""
-        self._not_dispatched += 1
-
-    def _woken(self, fd: int, event: int, flags: int) -> None:
-        """Stand in for the wakeup's callback; who woke the loop has set `attention`."""
-        self._not_dispatched += 1
-        self.attention = True
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -308,12 +81,13 @@ class Poller:
         """Run one round and return how many events were dispatched.
 
         Waits up to `timeout` seconds for an event; None waits as long as it takes, zero or less not
-        at all. Raises as `polling`, and ValueError for a timeout that is not a number.
+        at all. Tasks that are queued already run first, and then it does not wait either. Raises as
+        `polling`, and ValueError for a timeout that is not a number.
         """
         if timeout is not None:
             if math.isnan(timeout):
                 raise ValueError("the timeout is not a number")
-            timeout = max(timeout, 0)
+            timeout = None if timeout == math.inf else max(timeout, 0)
         return self._serve(callback, timeout, once=True)
 
     def _serve(self, callback: Callback | None, timeout: float | None, *, once: bool) -> int:
@@ -324,9 +98,9 @@ class Poller:
             try:
                 dispatched = self._loop(timeout, once)
             except AcceptSocketError:
-                self._interrupted = False
+                self._interrupted = self._stopping = False
                 raise
-            self._interrupted = False
+            self._interrupted = self._stopping = False
             return dispatched
         finally:
             # No call stands before the assignment: an interrupt can't come between (_Run says why).
@@ -385,10 +159,7 @@ class Poller:
             self.tasks.run_round(self._handle)
         if self.tasks:
             self.attention = True  # the next wait does not pause
-        if self._stopping or self._closed:
-            self._stopping = False
-            return False
-        return True
+        return not (self._stopping or self._closed)
 
     def _resize(self, returned: int) -> tuple[int, int]:
         """Fit the batch size to how many events the last wait returned, as gnet's event list does.
@@ -414,25 +185,10 @@ class Poller:
             self._run = run
             interrupted, self._interrupted = self._interrupted, True  # until it ends in order
             if interrupted or self._callback != callback:
-                self._callback = callback
-                for fd, registration in self._registrations.items():
-                    if fd not in self._deleted:
-                        self.callbacks[fd] = self._callback_of(registration)
+                self._use(callback)
             if interrupted:
                 self._arm_again()
             self.attention = True  # tasks first
-
-    def _arm_again(self) -> None:
-        """Ask once more for events that are reported once.
-
-        An interrupt can come as the wait returns: the kernel has reported the batch, and nobody
-        saw it. MOD makes it look again.
-        """
-        for fd, registration in self._registrations.items():
-            interest = registration.interest
-            if interest.edge_triggered or (interest.oneshot and not registration.fired):
-                with contextlib.suppress(OSError, ValueError):
-                    self.backend.modify(fd, interest)
 
     def _report(self, fd: int, error: Exception) -> None:
         """Pass on what the callback of `fd` raised, with the attachment it was called for."""
@@ -518,6 +274,11 @@ class Poller:
         """Whether `close` was called."""
         return self._closed
 
+    @property
+    def running(self) -> bool:
+        """Whether a thread is in `polling` or `poll_once`."""
+        return self._run is not None
+
     def fileno(self) -> int:
         """Return the descriptor of the kernel's object, which is readable when events are ready."""
         self._check_usable()
@@ -560,23 +321,9 @@ class Poller:
             logger.warning("closed with %d queued tasks, which will not run", dropped)
 
     def _wait_anew(self) -> None:
-        """End a wait that does not see what the backend just did to the interest list."""
         run = self._run
         if run is not None and run.thread != threading.get_ident():
             self.wakeup.wake()
-
-    def _check_usable(self) -> None:
-        if self._closed:
-            raise ValueError("the poller is closed")
-        if self._process != os.getpid():
-            raise RuntimeError(
-                f"this poller belongs to process {self._process}: open one of its own in a child"
-            )
-
-    def _check_attachment(self, attachment: PollAttachment) -> None:
-        if not isinstance(attachment, PollAttachment):
-            raise TypeError(f"expected a PollAttachment(fd, callback), not {attachment!r}")
-        self._check_usable()
 
 
 class _Run:
@@ -593,25 +340,6 @@ class _Run:
         self.thread = threading.get_ident()
         self.over = threading.Lock()
         self.over.acquire()
-
-
-class _Attachments(Mapping[int, PollAttachment]):
-    """The attachments of the registrations, by descriptor."""
-
-    def __init__(self, registrations: Mapping[int, Registration]) -> None:
-        self._registrations = registrations
-
-    def __getitem__(self, fd: int) -> PollAttachment:
-        return self._registrations[fd].attachment
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(list(self._registrations))
-
-    def __len__(self) -> int:
-        return len(self._registrations)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
 
 
 def _log_error(source: PollAttachment | Task, error: Exception) -> None:

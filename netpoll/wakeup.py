@@ -35,7 +35,11 @@ class Wakeup:
         if self._sent or self._closed:
             return False
         self._sent = True
-        os.eventfd_write(self.fd, 1)
+        try:
+            os.eventfd_write(self.fd, 1)
+        except OSError:
+            self._sent = False
+            raise
         return True
 
     def clear(self) -> bool:

@@ -210,3 +210,36 @@ def test_stack_of_nobody() -> None:
     thread.start()
     thread.join()
     assert "nowhere" in stack_of(-1)
+
+
+def test_same_poller_again_goes_on() -> None:
+    """Running a cell twice that starts the same poller leaves the one loop running."""
+    poller = netpoll.open_poller()
+    first = netpoll.run_in_thread(poller, name="again")
+    try:
+        assert netpoll.run_in_thread(poller, name="again") is first
+        in_the_loop = threading.Event()
+        poller.trigger(netpoll.EventPriority.HIGH, lambda _: in_the_loop.set())
+        assert in_the_loop.wait(5)
+        with pytest.raises(RuntimeError, match="runs already"):
+            netpoll.run_in_thread(poller, name="another")
+    finally:
+        first.stop()
+    with pytest.raises(ValueError, match="closed"):
+        netpoll.run_in_thread(poller, name="again")
+
+
+def test_stop_in_its_own_loop_says_what_to_do() -> None:
+    """A task that waits for its own loop's end gets a clear error instead of a hang."""
+    errors: list[Exception] = []
+    told = threading.Event()
+
+    def on_error(source: object, error: Exception) -> None:
+        errors.append(error)
+        told.set()
+
+    poller = netpoll.open_poller(on_error=on_error)
+    with netpoll.run_in_thread(poller, name="own") as loop:
+        poller.trigger(netpoll.EventPriority.HIGH, lambda _: loop.stop())
+        assert told.wait(5)
+    assert "poller.stop()" in str(errors[0])

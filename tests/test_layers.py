@@ -22,6 +22,7 @@ NETPOLL_FLOORS = [
     {"events", "errors"},
     {"attachment", "queue", "wakeup", "sockets"},
     {"backends", "simulated"},
+    {"registrar"},
     {"poller"},
     {"background"},
     {"__init__"},

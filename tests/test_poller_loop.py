@@ -549,3 +549,26 @@ def test_no_second_loop_on_one_poller(poller: Poller, eventfds: Eventfds) -> Non
     poller.polling()
     assert refused == ["MainThread"] * 2 + ["other"] * 2 + ["MainThread"] * 2
     assert poller.poll_once(0) == 1
+
+
+def test_stop_in_a_round_that_ends_otherwise_is_used_up() -> None:
+    """A `stop` in the same round as EngineShutdown does not end the next `polling` too."""
+    with netpoll.open_poller() as poller:
+        calls: list[int] = []
+
+        def shut_down(_: object) -> None:
+            poller.stop()
+            raise netpoll.EngineShutdown
+
+        poller.trigger(EventPriority.HIGH, shut_down)
+        poller.polling()
+        poller.trigger(EventPriority.HIGH, calls.append, 1)
+        assert poller.poll_once(0) == 0
+        assert calls == [1]
+
+
+def test_endless_timeout_waits_as_none_does() -> None:
+    """An infinite timeout is not an error: it waits for as long as it takes."""
+    with netpoll.open_poller() as poller:
+        poller.trigger(EventPriority.HIGH, int, 0)
+        assert poller.poll_once(float("inf")) == 0

@@ -3,7 +3,6 @@
 import gc
 import inspect
 import linecache
-import math
 import os
 import socket
 import threading
@@ -413,9 +412,9 @@ def test_timeouts_and_batch_size(poller: Poller) -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize("timeout", [1e300, math.inf])
-def test_timeout_that_is_too_long(timeout: float, poller: Poller) -> None:
+def test_timeout_that_is_too_long(poller: Poller) -> None:
     """What the kernel's wait refuses is refused in the same words, and written down."""
+    timeout = 1e300
     with pytest.raises(OverflowError) as without:
         poller.poll_once(timeout)
     with tracer.record(poller) as trace, pytest.raises(OverflowError) as recorded:

@@ -206,3 +206,20 @@ def test_wake_after_close_touches_nothing() -> None:
 def test_not_inheritable(wakeup: Wakeup) -> None:
     """A program that is executed does not get the descriptor."""
     assert not os.get_inheritable(wakeup.fd)
+
+
+def test_failed_write_is_not_taken_for_one_on_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a write that failed, the next `wake` writes again (gnet loses all later wakeups)."""
+    wakeup = Wakeup()
+    try:
+
+        def fail(fd: int, value: int) -> None:
+            raise OSError("injected")
+
+        with monkeypatch.context() as fault:
+            fault.setattr(os, "eventfd_write", fail)
+            with pytest.raises(OSError, match="injected"):
+                wakeup.wake()
+        assert wakeup.wake()
+    finally:
+        wakeup.close()

@@ -334,9 +334,9 @@ class _Drawing:
         text = (
             place.text if kind == "code-text" else _fit(place.text, (width - 8) * (1 - bold / 12))
         )
-        text = escape(text).replace("\\", "\\\\").replace(" ", "&#160;")
+        text = escape(text).replace("\\", "\\\\")
         if kind.startswith("code"):
-            text = f'<font face="Courier">{text}</font>' if text else ""
+            text = f'<font face="Courier" point-size="11.5">{text}</font>' if text else ""
         if text:
             # With a bold blank behind it, plain text stands as high as bold text does.
             text = f"<b>{text}</b>" if bold else f"{text}<b> </b>"
@@ -382,7 +382,7 @@ def _colors(kind: str, classes: Collection[str], lit: bool) -> tuple[str, str, b
         return "#334155", "", True
     if "marked" in classes:
         return "#1e293b", "#fde68a", True
-    if lit and not kind.endswith(("-label", "flow")):
+    if lit and not kind.startswith("code") and not kind.endswith(("-label", "flow")):
         return "#1e293b", "#fde68a", "now" in classes
     if classes and set(classes) & {"done", "dropped", "closed", "unwatched", "disarmed"}:
         return "#64748b", "", False
@@ -396,7 +396,7 @@ def _fit(text: str, width: float) -> str:
     used = 0.0
     for number, letter in enumerate(text):
         used += 3.8 if letter in " .:,;|iljtfr()[]_'" else 10.5 if letter in "mwMW@%" else 7.4
-        used += 5 if ord(letter) > 0x2E7F else 1 if letter.isupper() else 0
+        used += 5 if ord(letter) > 0x2E7F else 2 if letter.isupper() else 0
         if used > width and number < len(text) - 1:
             return text[: max(0, number - 1)] + "…"
     return text

@@ -22,6 +22,7 @@ from types import FrameType, TracebackType
 import netpoll.background
 import netpoll.poller
 import netpoll.queue
+import netpoll.registrar
 from netpoll.attachment import Callback
 from netpoll.backends import Backend, Interest
 from netpoll.errors import AcceptSocketError, EngineShutdown
@@ -35,8 +36,19 @@ from tracer.trace import BaseRegistration, BaseState, BaseTask, Trace
 ATTACH_TIMEOUT = 5.0
 """How many seconds `record` and `Recording.stop` wait for a busy loop to come round."""
 
-_NOT_THE_USERS = (netpoll.background, netpoll.poller, netpoll.queue, socket_calls, socket)
-_PASSED_THROUGH = {module.__file__ for module in (*_NOT_THE_USERS, contextlib, threading)}
+_PASSED_THROUGH = {
+    module.__file__
+    for module in (
+        netpoll.background,
+        netpoll.poller,
+        netpoll.queue,
+        netpoll.registrar,
+        socket_calls,
+        socket,
+        contextlib,
+        threading,
+    )
+}
 _PASSED_THROUGH.add(__file__)
 
 
