@@ -329,9 +329,8 @@ class Poller(Registrar):
 class _Run:
     """One call of `polling` or `poll_once`: its thread, and a lock that is held until it is over.
 
-    Python raises KeyboardInterrupt between a call and what follows it, at the start of a function
-    and at the end of a loop's pass, nowhere else. What must not be torn apart stands between two
-    such places.
+    CPython raises KeyboardInterrupt between a call and what follows it, at the start of a function
+    and at a jump, nowhere else. What must not be torn apart stands between two such places.
     """
 
     __slots__ = ("over", "thread")

@@ -16,9 +16,9 @@ class Wakeup:
     two rounds costs one write. Unlike gnet's it is level-triggered and read back to zero: a wakeup
     that an interrupt keeps the loop from seeing is reported again.
 
-    Where gnet compares and swaps, a plain flag is enough: Python lets other threads and signal
-    handlers in only between a call and what follows it (`poller._Run`). So nothing comes between
-    the test of `_sent` and the write, and while it is False nobody is about to write.
+    Where gnet compares and swaps, a plain flag is enough: two threads that both find it False make
+    one write too many, which is harmless, and once it is True the write follows before Python lets
+    a signal handler in (`poller._Run` says where it does).
     """
 
     def __init__(self) -> None:
