@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import threading
 import traceback
 from collections.abc import Callable
 
 from netpoll.attachment import Callback
+from netpoll.error_log import logger
 from netpoll.poller import Poller
-
-logger = logging.getLogger("netpoll")
 
 _started: dict[str, LoopThread] = {}
 

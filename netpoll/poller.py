@@ -8,7 +8,6 @@ Source: gnet `pkg/netpoll/poller_epoll_default.go`; where it differs, docs/expla
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import operator
 import os
@@ -20,11 +19,10 @@ from typing import Any
 
 from netpoll.attachment import Callback, PollAttachment
 from netpoll.backends import Backend, open_backend
+from netpoll.error_log import ErrorLog, logger
 from netpoll.errors import AcceptSocketError, EngineShutdown
 from netpoll.queue import AsyncTaskQueue, EventPriority, Task
 from netpoll.registrar import Registrar
-
-logger = logging.getLogger("netpoll")
 
 OnError = Callable[[PollAttachment | Task, Exception], object]
 """``on_error(source, exception)``: where exceptions from callbacks and tasks go."""
@@ -34,8 +32,9 @@ def open_poller(backend: str | None = None, *, on_error: OnError | None = None) 
     """Open a poller on the best backend here, or on the one named (gnet: `OpenPoller`).
 
     `on_error` gets the exceptions that callbacks and tasks raise; without it they are logged, with
-    their traceback, to the ``netpoll`` logger. Raises ValueError for an unknown name,
-    NotImplementedError for a backend that this system lacks, OSError when descriptors run out.
+    their traceback, to the ``netpoll`` logger, the same one at most once a second. Raises
+    ValueError for an unknown name, NotImplementedError for a backend that this system lacks,
+    OSError when descriptors run out.
     """
     return Poller(open_backend(backend), on_error=on_error)
 
@@ -59,7 +58,7 @@ class Poller(Registrar):
         super().__init__(backend)
         self.tasks = AsyncTaskQueue(backend.limits.crowded, backend.limits.low_a_round)
         self.size = backend.limits.events
-        self._on_error = on_error or _log_error
+        self._on_error = on_error or ErrorLog()
         self._run: _Run | None = None
         self._interrupted = False
         self._stopping = False
@@ -339,7 +338,3 @@ class _Run:
         self.thread = threading.get_ident()
         self.over = threading.Lock()
         self.over.acquire()
-
-
-def _log_error(source: PollAttachment | Task, error: Exception) -> None:
-    logger.error("exception in %r", source, exc_info=error)

@@ -21,7 +21,7 @@ Sources = dict[str, str]
 NETPOLL_FLOORS = [
     {"events", "errors"},
     {"attachment", "queue", "wakeup", "sockets"},
-    {"backends", "simulated"},
+    {"backends", "error_log", "simulated"},
     {"registrar"},
     {"poller"},
     {"background"},
