@@ -34,7 +34,7 @@ def session() -> Trace:
         reported = threading.Event()
 
         def report(_: object) -> None:
-            print(f"A task in the loop says: {len(server.connections)} client is left.")
+            print(f"A task in the loop's thread counts {len(server.connections)} connection(s).")
             reported.set()
 
         poller.trigger(netpoll.EventPriority.LOW, report)
