@@ -326,4 +326,4 @@ def test_naming_that_is_interrupted_closes_nothing(pair: Pair) -> None:
     while interrupted(lambda: name_of(fd), place):
         os.fstat(fd)
         place += 1
-    assert place > 10
+    assert place > 3  # how many places Python shows differs between versions
