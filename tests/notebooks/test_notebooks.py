@@ -9,6 +9,7 @@ from typing import Any
 
 import nbformat
 import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,32 @@ def test_runs_again_without_a_clean_up(path: Path) -> None:
     notebook.cells = [*cells[:-1], *[cell.copy() for cell in cells]]
     notebook.cells.append(nbformat.v4.new_code_cell(NOTHING_LEFT))  # type: ignore[no-untyped-call]
     assert streams_and_errors(execute(notebook)) == ""
+
+
+@every_notebook
+def test_survives_an_interrupted_cell(path: Path) -> None:
+    """After a cell was interrupted while it waits, every cell runs again in the same kernel."""
+    cells = [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+    waiting = "print('waiting', flush=True); __import__('time').sleep(60)"
+    manager, client = start_new_kernel(kernel_name="python3")
+
+    def interrupt_when_it_waits(message: dict[str, Any]) -> None:
+        if message["content"].get("text") == "waiting\n":
+            manager.interrupt_kernel()
+
+    def ask(code: str) -> str:
+        reply = client.execute_interactive(
+            code, output_hook=interrupt_when_it_waits, timeout=60, allow_stdin=False
+        )
+        return str(reply["content"].get("ename", reply["content"]["status"]))
+
+    try:
+        assert {ask(code) for code in cells[:-1]} == {"ok"}
+        assert ask(waiting) == "KeyboardInterrupt"
+        assert {ask(code) for code in [*cells, NOTHING_LEFT]} == {"ok"}
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 @every_notebook
