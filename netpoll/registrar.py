@@ -56,6 +56,9 @@ class Registrar:
             backend.add(self.wakeup.fd, Interest(read=True, write=False))
         except BaseException:
             backend.close()
+            if hasattr(self, "wakeup"):
+                self.wakeup.close()
+                del self.wakeup
             raise
 
     def add_read(

@@ -1,5 +1,6 @@
 """A poller from outside: what is reported in each mode, the end of a stream, opening."""
 
+import errno
 import gc
 import os
 import socket
@@ -12,7 +13,8 @@ import pytest
 
 import netpoll
 from netpoll import IOEvent, PollAttachment, Poller
-from netpoll.backends import open_backend
+from netpoll.backends import Interest, open_backend
+from netpoll.backends.epoll import Epoll
 
 READABLE = int(IOEvent.IN)
 WRITABLE = int(IOEvent.OUT)
@@ -439,3 +441,17 @@ def test_import_alone_starts_nothing() -> None:
         "assert os.listdir('/proc/self/fd') == before; assert threading.active_count() == 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=os.getcwd(), timeout=60)
+
+
+def test_opening_that_fails_half_way_leaks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the wakeup can't be registered, its eventfd and the epoll descriptor are closed."""
+
+    def refuse(self: Epoll, fd: int, interest: Interest) -> bool:
+        raise OSError(errno.ENOSPC, "injected")
+
+    monkeypatch.setattr(Epoll, "add", refuse)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(OSError, match="injected"):
+        netpoll.open_poller()
+    gc.collect()
+    assert os.listdir("/proc/self/fd") == before
