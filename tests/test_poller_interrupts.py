@@ -6,105 +6,45 @@ random moments against a loop that works.
 """
 
 import contextlib
-import dis
-import gc
 import os
 import pathlib
 import random
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import CodeType, FrameType
-from typing import Any
 
 import pytest
 
 import netpoll
 from netpoll import EventPriority, PollAttachment, Poller
 from netpoll.backends.epoll import mask_of
+from tests.interrupts import NEEDS_REHEARSAL, InterruptAt
 
 HIGH, LOW = EventPriority.HIGH, EventPriority.LOW
+# (logging is left out: an interrupt there leaves its lock held for good.)
 WATCHED = (os.path.dirname(netpoll.__file__), contextlib.__file__)
 
 # ---- every point where Python could raise -----------------------------------------------------
 
 
-class InterruptAt:
-    """Runs a function and raises KeyboardInterrupt at the `place`-th point where Python could.
-
-    Those are the start of a Python function, the moment after a call of a C function and the end
-    of a loop's pass, in netpoll and contextlib; in this file only the start of functions that are
-    named `callback`. (logging is left out: an interrupt there leaves its lock held for good.)
-    `reached` tells whether there were that many.
-    """
-
-    def __init__(self, place: int) -> None:
-        self.place = place
-        self.reached = False
-        self._before: dict[FrameType, str] = {}
-        self._code: dict[CodeType, bytes] = {}
-
-    def run(self, function: Callable[[], object]) -> bool:
-        """Return whether it was interrupted and the interrupt got out."""
-        outer = sys.gettrace()
-        gc.disable()  # a finalizer would swallow the interrupt
-        sys.settrace(self._called)
-        try:
-            function()
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(outer)
-            gc.enable()
-            self._before.clear()
-        return False
-
-    def _called(self, frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_back is not None and frame.f_back in self._before:
-            self._before[frame.f_back] = "a Python function"
-        if frame.f_code.co_filename == __file__:
-            if frame.f_code.co_name == "callback":
-                self._point()
-            return None
-        if not frame.f_code.co_filename.startswith(WATCHED):
-            return None
-        self._point()
-        frame.f_trace_opcodes = True
-        return self._stepped
-
-    def _stepped(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "opcode":
-            before = self._before.get(frame, "")
-            if before.startswith("CALL") or before in ("JUMP_BACKWARD", "JUMP_ABSOLUTE"):
-                self._point()
-            code = self._code.setdefault(frame.f_code, frame.f_code.co_code)
-            self._before[frame] = dis.opname[code[frame.f_lasti]]
-        return self._stepped
-
-    def _point(self) -> None:
-        if self.place == 0:
-            self.reached = True
-            self.place = -1
-            raise KeyboardInterrupt
-        self.place -= 1
-
-
 def each_point(scenario: "type[Scenario]") -> Iterator[tuple["Scenario", bool]]:
     """Set the scenario up anew for each point, interrupt it there, and yield it."""
     for place in range(5000):
-        one = scenario()
-        try:
-            moment = InterruptAt(place)
-            got_out = moment.run(one.act)
-            assert moment.reached or not got_out
-            yield one, moment.reached
-        finally:
-            one.end()
-        if not moment.reached:
+        reached = False
+        for at in (-1, place) if NEEDS_REHEARSAL else (place,):
+            one = scenario()
+            try:
+                moment = InterruptAt(at, WATCHED, __file__)
+                got_out = moment.run(one.act)
+                assert moment.reached or not got_out
+                reached = moment.reached
+                yield one, reached
+            finally:
+                one.end()
+        if not reached:
             assert place > 5
             return
     raise AssertionError("it never ends")

@@ -1,17 +1,15 @@
 """What is written down of a socket's calls, and what stays as it was."""
 
-import dis
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 
+from tests.interrupts import NEEDS_REHEARSAL, InterruptAt
 from tracer import socket_calls
 from tracer.rows import KIND
 from tracer.socket_calls import address_text, name_of, unwatch, watch
@@ -286,44 +284,16 @@ def test_naming_changes_nothing(pair: Pair) -> None:
     assert os.get_blocking(pair[1].fileno())
 
 
-def interrupted(function: Callable[[], object], place: int) -> bool:
-    """Raise KeyboardInterrupt after the `place`-th call in socket_calls; tell whether it came."""
-    left = place
-    before = ""
-
-    def step(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal left, before
-        if event == "opcode":
-            if before.startswith("CALL"):
-                left -= 1
-                if left == 0:
-                    raise KeyboardInterrupt
-            before = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-        return step
-
-    def called(frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename != socket_calls.__file__:
-            return None
-        frame.f_trace_opcodes = True
-        return step
-
-    outer = sys.gettrace()
-    sys.settrace(called)
-    try:
-        function()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(outer)
-    return False
-
-
 @pytest.mark.filterwarnings("ignore:unclosed")
 def test_naming_that_is_interrupted_closes_nothing(pair: Pair) -> None:
     """Wherever KeyboardInterrupt comes, the descriptor that was to be named stays open."""
     fd = pair[0].fileno()
-    place = 1
-    while interrupted(lambda: name_of(fd), place):
+    watched = (socket_calls.__file__,)
+    place, interrupted = 0, True
+    while interrupted:
+        if NEEDS_REHEARSAL:
+            InterruptAt(-1, watched).run(lambda: name_of(fd))
+        interrupted = InterruptAt(place, watched).run(lambda: name_of(fd))
         os.fstat(fd)
         place += 1
-    assert place > 3  # how many places Python shows differs between versions
+    assert place > 10
