@@ -281,6 +281,11 @@ class Registrar:
         raise NotImplementedError
 
     def _check_usable(self) -> None:
+        """Raise when the poller is closed or another process's.
+
+        Called before taking `lock`, which a forked child would wait for in vain if a thread held it
+        at the fork, and again with it, since another thread may have closed the poller meanwhile.
+        """
         if self._closed:
             raise ValueError("the poller is closed")
         if self._process != os.getpid():

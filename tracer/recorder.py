@@ -179,7 +179,7 @@ class Recording:
             fd=poller.fileno(),
             wakeup_fd=poller.wakeup.fd,
             size=poller.size,
-            running=poller._run is not None,
+            running=poller.running,
             registrations=tuple(registrations),
             tasks=tuple(tasks),
         )

@@ -17,21 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Request, sync_playwright
+from playwright.sync_api import Browser, Page, Request
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = "00-start-here.ipynb"
 ARTIFACTS = ROOT / "build" / "screenshots"
-CHROMIUM_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 pytestmark = pytest.mark.browser
 
 
@@ -129,21 +119,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory, chromium_path: str) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def page(lab: Lab, chromium_path: str) -> Iterator[Page]:
+def page(lab: Lab, browser: Browser) -> Iterator[Page]:
     """The notebook, opened and run from top to bottom."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 800})
-        page.set_default_timeout(60_000)
-        page.strangers = []  # type: ignore[attr-defined]
-        page.on("request", lambda request: note_strangers(page, lab, request))
-        page.goto(f"{lab.url}/lab/tree/{NOTEBOOK}?token={lab.token}&reset")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        lab.wait_until("an idle kernel", lab.kernel_is_idle)
-        page.wait_for_selector('#jp-main-statusbar :text("Idle")')
-        run_all(page)
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(60_000)
+    page.strangers = []  # type: ignore[attr-defined]
+    page.on("request", lambda request: note_strangers(page, lab, request))
+    page.goto(f"{lab.url}/lab/tree/{NOTEBOOK}?token={lab.token}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    lab.wait_until("an idle kernel", lab.kernel_is_idle)
+    page.wait_for_selector('#jp-main-statusbar :text("Idle")')
+    run_all(page)
+    yield page
+    page.close()
 
 
 def note_strangers(page: Page, lab: Lab, request: Request) -> None:

@@ -16,24 +16,9 @@ from tracer.diagram import GraphvizMissing
 from tracer.page import write_page
 from tracer.trace import Trace
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-
 pytestmark = pytest.mark.browser
 
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run"
-    " --disable-background-networking --disable-component-update --disable-sync"
-)
-
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium_path: str) -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
