@@ -13,6 +13,7 @@ import operator
 import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -21,30 +22,38 @@ from netpoll.attachment import Callback, PollAttachment
 from netpoll.backends import Backend, open_backend
 from netpoll.error_log import ErrorLog, logger
 from netpoll.errors import AcceptSocketError, EngineShutdown
-from netpoll.queue import AsyncTaskQueue, EventPriority, Task
+from netpoll.queue import AsyncTaskQueue, EventPriority, Task, Timer
 from netpoll.registrar import Registrar
 
 OnError = Callable[[PollAttachment | Task, Exception], object]
 """``on_error(source, exception)``: where exceptions from callbacks and tasks go."""
 
+LONGEST_WAIT = 2_000_000.0
+"""Seconds (23 days): what every kernel can wait in one go. The loop then waits once more."""
 
-def open_poller(backend: str | None = None, *, on_error: OnError | None = None) -> Poller:
+
+def open_poller(
+    backend: str | None = None, *, kernel: Any = None, on_error: OnError | None = None
+) -> Poller:
     """Open a poller on the best backend here, or on the one named (gnet: `OpenPoller`).
 
-    `on_error` gets the exceptions that callbacks and tasks raise; without it they are logged, with
-    their traceback, to the ``netpoll`` logger, the same one at most once a second. Raises
-    ValueError for an unknown name, NotImplementedError for a backend that this system lacks,
-    OSError when descriptors run out.
+    `backend` is "epoll", "kqueue" or "select". `kernel` has the interface of Python's `select`
+    module, which it is unless given; `netpoll.simulated.Kernel()` is another. `on_error` gets the
+    exceptions that callbacks and tasks raise; without it they are logged, with their traceback, to
+    the ``netpoll`` logger, the same one at most once a second. Raises ValueError for an unknown
+    name, NotImplementedError for a backend that this system lacks, OSError when descriptors run
+    out.
     """
-    return Poller(open_backend(backend), on_error=on_error)
+    return Poller(open_backend(backend, kernel), on_error=on_error)
 
 
 class Poller(Registrar):
     """An event loop over one kernel interest list (gnet: `Poller`). Made by `open_poller`.
 
-    A round is: wait, dispatch the batch, run tasks. `add_*`, `mod_*`, `delete`, `trigger`, `stop`
-    and `close` may be called from any thread; one thread at a time runs the loop. Every method but
-    `close` and `stop` raises ValueError on a closed poller, RuntimeError in a forked child.
+    A round is: wait, dispatch the batch, run timers that are due, run tasks. `add_*`, `mod_*`,
+    `delete`, `trigger`, `call_later`, `stop` and `close` may be called from any thread; one thread
+    at a time runs the loop. Every method but `close` and `stop` raises ValueError on a closed
+    poller, RuntimeError in a forked child.
 
     The loop's collaborators are plain attributes: `backend`, `callbacks`, `tasks`, `wakeup`. The
     loop looks them up anew whenever `attention` was set, so that others of the same kind can be put
@@ -59,10 +68,12 @@ class Poller(Registrar):
         self.tasks = AsyncTaskQueue(backend.limits.crowded, backend.limits.low_a_round)
         self.size = backend.limits.events
         self._on_error = on_error or ErrorLog()
+        self._clock = backend.clock
         self._run: _Run | None = None
         self._interrupted = False
         self._stopping = False
         self._freed = False
+        _pollers.add(self)
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -79,14 +90,15 @@ class Poller(Registrar):
     def poll_once(self, timeout: float | None = None, callback: Callback | None = None) -> int:
         """Run one round and return how many events were dispatched.
 
-        Waits up to `timeout` seconds for an event; None waits as long as it takes, zero or less not
-        at all. Tasks that are queued already run first, and then it does not wait either. Raises as
-        `polling`, and ValueError for a timeout that is not a number.
+        Waits up to `timeout` seconds for an event, and no longer than until a timer is due; None
+        (or more than 23 days) waits as long as it takes, zero or less not at all. Tasks that are
+        queued and timers that are due already run first, and then it does not wait either. Raises
+        as `polling`, and ValueError for a timeout that is not a number.
         """
         if timeout is not None:
             if math.isnan(timeout):
                 raise ValueError("the timeout is not a number")
-            timeout = None if timeout == math.inf else max(timeout, 0)
+            timeout = None if timeout > LONGEST_WAIT else max(timeout, 0)
         return self._serve(callback, timeout, once=True)
 
     def _serve(self, callback: Callback | None, timeout: float | None, *, once: bool) -> int:
@@ -117,7 +129,7 @@ class Poller(Registrar):
         offered, skipped = operator.length_hint(batch), self._not_dispatched
         fd, waited = -1, False
         size, shrink_below = self._resize(0)
-        if once and (offered or self.tasks):
+        if once and (offered or self._pause(None) == 0):
             timeout = 0
         pause = timeout
         try:
@@ -134,7 +146,7 @@ class Poller(Registrar):
                     if not self._attend():
                         break
                     wait, callbacks = self.backend.wait, self.callbacks
-                    pause = 0 if self.tasks else timeout
+                    pause = self._pause(timeout)
                 if waited:
                     break
                 events = wait(pause, size)
@@ -151,14 +163,25 @@ class Poller(Registrar):
     def _attend(self) -> bool:
         """Do what is to be done between two waits; return False when the loop is to end."""
         self.attention = False
+        if not self._closed:
+            self._check_process()  # a callback may have forked
+            self.wakeup.clear()
+            self.tasks.run_round(self._clock(), self._handle)
+            self._check_process()
         if self._deleted:
             self._settle()
-        if not self._closed:
-            self.wakeup.clear()
-            self.tasks.run_round(self._handle)
-        if self.tasks:
-            self.attention = True  # the next wait does not pause
         return not (self._stopping or self._closed)
+
+    def _pause(self, timeout: float | None) -> float | None:
+        """Return how long the next wait may last: `timeout`, unless tasks or timers are to run."""
+        if self.tasks:
+            pause: float | None = 0
+        else:
+            pause = self.tasks.timers.until_next(self._clock())
+        if pause is None:
+            return timeout
+        self.attention = True  # after that wait they run
+        return min(pause, LONGEST_WAIT if timeout is None else timeout)
 
     def _resize(self, returned: int) -> tuple[int, int]:
         """Fit the batch size to how many events the last wait returned, as gnet's event list does.
@@ -230,6 +253,24 @@ class Poller(Registrar):
             self.wakeup.wake()
             raise
 
+    def call_later(
+        self, delay_seconds: float, func: Callable[[Any], object], param: Any = None
+    ) -> Timer:
+        """Call ``func(param)`` in the loop's thread, so many seconds from now or a little later.
+
+        Never earlier; those of one deadline in the order in which they were made. `Timer.cancel`
+        calls it off. A negative delay counts as zero. Safe from any thread. Raises ValueError for a
+        delay that is not a number, TypeError when `func` can't be called.
+        """
+        self._check_usable()
+        if math.isnan(delay_seconds):
+            raise ValueError("the delay is not a number")
+        timer = Timer(self._clock() + max(delay_seconds, 0), func, param)
+        self.tasks.set_timer(timer)
+        self.attention = True
+        self._wait_anew()
+        return timer
+
     def stop(self) -> None:
         """Make the loop return after the current round, or at once when it is started next.
 
@@ -260,8 +301,7 @@ class Poller(Registrar):
         if run is None:
             self._free()
         elif run.thread == threading.get_ident():
-            self._not_dispatched += sum(1 for _ in self._batch)
-            self.attention = True
+            self._drop_batch()
         else:
             self.attention = True
             self.wakeup.wake()
@@ -319,10 +359,15 @@ class Poller(Registrar):
         if dropped:
             logger.warning("closed with %d queued tasks, which will not run", dropped)
 
-    def _wait_anew(self) -> None:
+    def _drop_batch(self) -> None:
+        """End the batch; what is to be done after it comes next."""
+        self._not_dispatched += sum(1 for _ in self._batch)
+        self.attention = True
+
+    @property
+    def _loop_thread(self) -> int:
         run = self._run
-        if run is not None and run.thread != threading.get_ident():
-            self.wakeup.wake()
+        return 0 if run is None else run.thread
 
 
 class _Run:
@@ -338,3 +383,18 @@ class _Run:
         self.thread = threading.get_ident()
         self.over = threading.Lock()
         self.over.acquire()
+
+
+_pollers: weakref.WeakSet[Poller] = weakref.WeakSet()
+
+
+def _end_loop_in_child() -> None:
+    """After a fork in a callback: in the child the loop dispatches nothing more and raises."""
+    for poller in list(_pollers):
+        if poller._in_loop:
+            poller._drop_batch()
+            poller.tasks.end_round()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_end_loop_in_child)

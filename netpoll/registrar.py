@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from netpoll.attachment import Callback, HasFileno, PollAttachment, descriptor_of
 from netpoll.backends import Backend, Interest
 from netpoll.errors import AlreadyRegistered, NotRegistered
-from netpoll.wakeup import Wakeup
 
 
 class Registration:
@@ -50,8 +49,10 @@ class Registrar:
         self._closed = False
         self._process = os.getpid()
 
+        self._flags = backend.flags
+
         try:
-            self.wakeup = Wakeup()
+            self.wakeup = backend.open_wakeup()
             self.callbacks[self.wakeup.fd] = self._woken
             backend.add(self.wakeup.fd, Interest(read=True, write=False))
         except BaseException:
@@ -170,13 +171,14 @@ class Registrar:
                     self._remember(fd, new)  # first: an event may come before the call returns
                 again = self.backend.add(fd, interest)
             except BaseException as error:
-                if before is not None:
+                interrupted = not isinstance(error, Exception)  # perhaps after the call
+                if before is not None and not interrupted:
                     self._registrations[fd] = before
                 else:
                     self._forget(fd, new)
-                    if not isinstance(error, Exception):  # interrupted, perhaps after the call
-                        with contextlib.suppress(OSError, ValueError):
-                            self.backend.remove(fd)
+                if interrupted:
+                    with contextlib.suppress(OSError, ValueError):
+                        self.backend.remove(fd)
                 raise
             if before is not None:  # the number was closed, and stands for another file now
                 self._forget(fd, before)
@@ -212,8 +214,8 @@ class Registrar:
 
     def _remember(self, fd: int, registration: Registration) -> None:
         self._registrations[fd] = registration
-        if fd in self._deleted and operator.length_hint(self._batch):
-            return  # the batch may still hold the old one's event; _settle follows it
+        if fd in self._deleted and (operator.length_hint(self._batch) or self._in_loop):
+            return  # the old one's event may be in the batch, or its callback at work: _settle
         self._deleted.pop(fd, None)
         self.callbacks[fd] = self._callback_of(registration)
 
@@ -236,6 +238,8 @@ class Registrar:
 
     def _callback_of(self, registration: Registration) -> Callback:
         callback = self._callback or registration.attachment.callback
+        if self._flags is not None:
+            callback = _with_flags(callback, self._flags)
         if not registration.interest.oneshot:
             return callback
 
@@ -276,9 +280,19 @@ class Registrar:
         self._not_dispatched += 1
         self.attention = True
 
-    def _wait_anew(self) -> None:
-        """End a wait that does not see what the backend just did to the interest list."""
+    @property
+    def _loop_thread(self) -> int:
+        """The thread that runs the loop, 0 when none does."""
         raise NotImplementedError
+
+    @property
+    def _in_loop(self) -> bool:
+        return self._loop_thread == threading.get_ident()
+
+    def _wait_anew(self) -> None:
+        """End a wait under way, which does not see what was just done."""
+        if self._loop_thread not in (0, threading.get_ident()):
+            self.wakeup.wake()
 
     def _check_usable(self) -> None:
         """Raise when the poller is closed or another process's.
@@ -288,6 +302,9 @@ class Registrar:
         """
         if self._closed:
             raise ValueError("the poller is closed")
+        self._check_process()
+
+    def _check_process(self) -> None:
         if self._process != os.getpid():
             raise RuntimeError(
                 f"this poller belongs to process {self._process}: open one of its own in a child"
@@ -297,6 +314,13 @@ class Registrar:
         if not isinstance(attachment, PollAttachment):
             raise TypeError(f"expected a PollAttachment(fd, callback), not {attachment!r}")
         self._check_usable()
+
+
+def _with_flags(callback: Callback, flags_of: Mapping[int, int]) -> Callback:
+    def call_with_flags(fd: int, event: int, flags: int) -> None:
+        callback(fd, event, flags_of.get(fd, 0))
+
+    return call_with_flags
 
 
 class _Attachments(Mapping[int, PollAttachment]):

@@ -140,7 +140,7 @@ class Scenario:
         always = select.EPOLLERR | select.EPOLLHUP
         listed = {int(entry[1]): int(entry[3], 16) & ~always for entry in entries}
         del listed[poller.wakeup.fd]
-        known = {fd: mask_of(one.interest) for fd, one in poller._registrations.items()}
+        known = {fd: mask_of(select, one.interest) for fd, one in poller._registrations.items()}
         assert listed == known
 
 

@@ -36,7 +36,7 @@ def kernel_list(poller: Poller) -> dict[int, int]:
 
 def table(poller: Poller) -> dict[int, int]:
     """Return what the poller believes is on the kernel's list."""
-    return {fd: mask_of(known.interest) for fd, known in poller._registrations.items()}
+    return {fd: mask_of(select, known.interest) for fd, known in poller._registrations.items()}
 
 
 @pytest.fixture

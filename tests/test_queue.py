@@ -58,9 +58,9 @@ def test_round_runs_256_low_tasks() -> None:
     queue = AsyncTaskQueue(1024, 256)
     urgent = fill(queue, HIGH, 3000)
     low = fill(queue, LOW, 257)
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert (len(urgent), len(low)) == (3000, 256)
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert low == list(range(257))
     assert not len(queue)
 
@@ -69,12 +69,12 @@ def test_low_task_keeps_behind_those_already_low() -> None:
     """While the low queue holds any, LOW tasks go there, though the urgent queue is empty."""
     queue = AsyncTaskQueue(crowded=2, low_a_round=1)
     ran = fill(queue, LOW, 4)
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert (len(queue.urgent), len(queue.low)) == (0, 1)
     queue.push(LOW, Task(ran.append, 4))
     assert (len(queue.urgent), len(queue.low)) == (0, 2)
-    queue.run_round(fail)
-    queue.run_round(fail)
+    queue.run_round(0, fail)
+    queue.run_round(0, fail)
     assert ran == [0, 1, 2, 3, 4]
 
 
@@ -90,9 +90,9 @@ def test_low_task_queued_in_a_round_does_not_overtake() -> None:
         queue.push(LOW, Task(ran.append, "second"))
 
     queue.push(HIGH, Task(crowd))
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert ran == []
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert ran == ["first", "second"]
 
 
@@ -122,13 +122,13 @@ def test_tasks_of_one_priority_keep_their_order(actions: list[str], crowded: int
 
     for action in actions:
         if action == "round":
-            queue.run_round(fail)
+            queue.run_round(0, fail)
         else:
             priority = HIGH if action.startswith("high") else LOW
             other = LOW if priority is HIGH else HIGH
             push(priority, other if action.endswith("in task") else None)
     while len(queue):
-        queue.run_round(fail)
+        queue.run_round(0, fail)
     assert ran == {priority: list(range(queued[priority])) for priority in (HIGH, LOW)}
 
 
@@ -143,9 +143,9 @@ def test_task_that_queues_itself_runs_once_a_round() -> None:
         queue.push(LOW, Task(ran.append, -number))
 
     queue.push(HIGH, Task(again, 1))
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert ran == [1]
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert ran == [1, 2, -1]
 
 
@@ -157,7 +157,7 @@ def test_exception_goes_to_on_error_and_the_round_goes_on() -> None:
     task = Task(raising(error))
     queue.push(HIGH, task)
     ran = fill(queue, HIGH, 2)
-    queue.run_round(lambda *what: failed.append(what))
+    queue.run_round(0, lambda *what: failed.append(what))
     assert failed == [(task, error)]
     assert ran == [0, 1]
 
@@ -169,9 +169,9 @@ def test_ending_gets_out_and_keeps_the_rest(ending: BaseException) -> None:
     queue.push(HIGH, Task(raising(ending)))
     ran = fill(queue, HIGH, 2)
     with pytest.raises(type(ending)):
-        queue.run_round(fail)
+        queue.run_round(0, fail)
     assert len(queue) == 2
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert ran == [0, 1]
 
 
@@ -181,9 +181,9 @@ def test_end_round_leaves_the_rest() -> None:
     queue.push(HIGH, Task(lambda _: queue.end_round()))
     urgent = fill(queue, HIGH, 2)
     low = fill(queue, LOW, 2)
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert urgent == low == []
-    queue.run_round(fail)
+    queue.run_round(0, fail)
     assert urgent == low == [0, 1]
 
 

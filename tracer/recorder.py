@@ -240,7 +240,10 @@ class BackendTwin:
     def __init__(self, recording: Recording, original: Backend) -> None:
         self.name = original.name
         self.limits = original.limits
+        self.flags = original.flags
+        self.clock = original.clock
         self.fileno = original.fileno
+        self.open_wakeup = original.open_wakeup
         self.wait = _recorded_wait(recording, original)
         self.recording = recording
         self._original = original
@@ -316,7 +319,7 @@ def _recorded_wait(
         if size != size_before:
             size_before = size
             rows.write(KIND["BatchResized"], cause=recording.last_wait, first=size)
-        pause = NOTHING if timeout is None else round(min(timeout, _LONGEST) * 1e9)
+        pause = NOTHING if timeout is None else round(timeout * 1e9)
         started = next_seq()
         append(
             pack(started, monotonic_ns(), _WAIT_STARTED, thread, -1, -1, pause, size, -1, -1, -1)
@@ -415,6 +418,7 @@ class TasksTwin(AsyncTaskQueue):
         super().__init__(original.crowded, original.low_a_round)
         self.urgent = original.urgent
         self.low = original.low
+        self.timers = original.timers
         self._recording = recording
 
     def push(self, priority: EventPriority, task: Task) -> None:
@@ -442,6 +446,9 @@ class TasksTwin(AsyncTaskQueue):
             if self._round_ended:
                 return
             task = queue[0]
+            if task.over:
+                queue.popleft()
+                continue
             started = rows.write(
                 KIND["TaskStarted"],
                 cause=recording.seq_of_task.pop(id(task), NOTHING),
@@ -450,6 +457,7 @@ class TasksTwin(AsyncTaskQueue):
             failure = NOTHING
             recording.cause = started
             try:
+                task.over = True
                 task.func(task.param)
             except BaseException as error:
                 failure = rows.error_id(error)
@@ -508,7 +516,6 @@ class WakeupTwin(Wakeup):
 _WAIT_STARTED, _WAIT_ENDED = KIND["WaitStarted"], KIND["WaitEnded"]
 _STARTED, _ENDED = KIND["DispatchStarted"], KIND["DispatchEnded"]
 _MOST_FD = 2**31 - 1  # what a row has room for: the greatest descriptor there can be
-_LONGEST = 9e9  # seconds: what a row has room for, some 285 years
 
 
 def _directions(interest: Interest) -> str:
@@ -521,7 +528,7 @@ def _running_task(tasks: AsyncTaskQueue) -> Task | None:
     while frame is not None:
         if frame.f_code.co_name == "_run":
             queue = frame.f_locals.get("queue")
-            if queue is tasks.urgent or queue is tasks.low:
+            if any(queue is one for one in (tasks.urgent, tasks.low, tasks.timers.due)):
                 running: Task = frame.f_locals["task"]
                 return running
         frame = frame.f_back

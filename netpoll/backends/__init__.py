@@ -6,9 +6,17 @@ every method's meaning and errors are written once, in `Backend`, and hold on ea
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+import importlib
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from netpoll.wakeup import Wakeup
+
+BACKENDS = {"epoll": "Epoll", "kqueue": "Kqueue", "select": "Select"}
+"""The backends, best first: module and class."""
 
 
 class Interest(NamedTuple):
@@ -47,10 +55,15 @@ class Backend(Protocol):
     raise `AlreadyRegistered` or `NotRegistered`, ValueError for a closed descriptor,
     PermissionError for a file that is always ready, and change nothing when they raise. They return
     whether a wait under way must be ended, because it would not honor the change.
+
+    `flags` holds the raw flags that came with a descriptor's latest event, where the kernel has
+    such (kqueue), and is None elsewhere. `clock` is the kernel's, in seconds, which times waits.
     """
 
     name: str
     limits: Limits
+    flags: Mapping[int, int] | None
+    clock: Callable[[], float]
 
     @property
     def wait(self) -> Callable[[float | None, int], list[tuple[int, int]]]:
@@ -74,6 +87,10 @@ class Backend(Protocol):
         """Take `fd` off the list, also when it was closed before; no later event is its own."""
         ...
 
+    def open_wakeup(self) -> Wakeup:
+        """Open the wakeup that suits this backend; the caller adds it to the list."""
+        ...
+
     def fileno(self) -> int:
         """Return the descriptor of the kernel's object."""
         ...
@@ -83,15 +100,26 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(name: str | None = None) -> Backend:
-    """Open the backend `name`, or the best one here.
+def open_backend(name: str | None = None, kernel: Any = None) -> Backend:
+    """Open the backend `name`, or the best one that `kernel` has.
 
-    Raises ValueError for a name that is none, NotImplementedError for one this system lacks.
+    `kernel` has the interface of Python's `select` module, which it is unless given. Raises
+    ValueError for a name that is none, NotImplementedError for a facility that `kernel` lacks.
     """
-    if name not in (None, "epoll"):
-        raise ValueError(f"unknown backend {name!r}: this version has 'epoll'")
-    if not sys.platform.startswith("linux"):
-        raise NotImplementedError(f"epoll is Linux's; there is no backend for {sys.platform} yet")
-    from netpoll.backends.epoll import Epoll
+    if kernel is None:
+        kernel = select
+    if name is None:
+        name = next((name for name in BACKENDS if hasattr(kernel, name)), "select")
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}: there are {', '.join(map(repr, BACKENDS))}")
+    if not hasattr(kernel, name):
+        here = next((name for name in BACKENDS if hasattr(kernel, name)), "nothing of the kind")
+        raise NotImplementedError(f"there is no {name} here, but there is {here}")
+    module = importlib.import_module(f"netpoll.backends.{name}")
+    backend: Backend = getattr(module, BACKENDS[name])(kernel)
+    return backend
 
-    return Epoll()
+
+def system_call(kernel: Any, name: str) -> Any:
+    """Return the function `name` of `kernel`, or what `os` or `time` call by that name."""
+    return getattr(kernel, name, None) or getattr(os, name, None) or getattr(time, name)

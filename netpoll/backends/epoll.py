@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import errno
-import os
-import select
+from typing import Any
 
-from netpoll.backends import Interest, Limits
+from netpoll.backends import Interest, Limits, system_call
 from netpoll.errors import AlreadyRegistered, NotRegistered
+from netpoll.wakeup import Wakeup, eventfd_channel
 
 
 class Epoll:
-    """Linux's epoll behind the contract of `netpoll.backends.Backend`."""
+    """Linux's epoll behind the contract of `netpoll.backends.Backend`.
+
+    `kernel` is the module `select` or what has its interface.
+    """
 
     name = "epoll"
     limits = Limits(events=128, fewest_events=32, most_events=1024, crowded=1024, low_a_round=256)
+    flags = None
 
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
+    def __init__(self, kernel: Any) -> None:
+        self.clock = system_call(kernel, "monotonic")
+        self._kernel = kernel
+        self._epoll = kernel.epoll()
         self._masks: dict[int, int] = {}
         self.wait = self._epoll.poll
 
     def add(self, fd: int, interest: Interest) -> bool:
         """Put `fd` on the interest list; a closed number used again replaces what it was."""
-        mask = mask_of(interest)
+        mask = mask_of(self._kernel, interest)
         try:
             self._epoll.register(fd, mask)
         except OSError as error:
@@ -36,7 +42,7 @@ class Epoll:
 
     def modify(self, fd: int, interest: Interest) -> bool:
         """Replace the interest in `fd`; the kernel looks at its readiness anew."""
-        mask = mask_of(interest)
+        mask = mask_of(self._kernel, interest)
         try:
             if interest.exclusive:
                 self._replace(fd, mask)
@@ -61,9 +67,14 @@ class Epoll:
         self._masks.pop(fd, None)  # not there when an interrupt cut `add` short
         return False
 
+    def open_wakeup(self) -> Wakeup:
+        """Open an eventfd."""
+        return Wakeup(eventfd_channel(self._kernel))
+
     def fileno(self) -> int:
         """Return the epoll descriptor."""
-        return self._epoll.fileno()
+        number: int = self._epoll.fileno()
+        return number
 
     def close(self) -> None:
         """Close the epoll descriptor."""
@@ -78,17 +89,18 @@ class Epoll:
         frees it. A wait under way still looks at the old set: whoever calls from another thread
         ends it.
         """
-        with select.epoll() as fresh:
+        with self._kernel.epoll() as fresh:
             for fd, mask in self._masks.items():
                 try:
-                    self._epoll.modify(fd, mask & ~select.EPOLLEXCLUSIVE)
+                    self._epoll.modify(fd, mask & ~self._kernel.EPOLLEXCLUSIVE)
                 except OSError as error:
                     # EINVAL is MOD's answer to an exclusive entry. Any other: the number was
                     # closed without delete, and the file that it may stand for now is not ours.
                     if error.errno != errno.EINVAL:
                         continue
                 fresh.register(fd, mask)
-            os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
+            dup2 = system_call(self._kernel, "dup2")
+            dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
 
     def _replace(self, fd: int, mask: int) -> None:
         """Do what MOD does for an exclusive entry, where the kernel refuses MOD."""
@@ -102,25 +114,25 @@ class Epoll:
         self._epoll.register(fd, mask)
 
 
-def mask_of(interest: Interest) -> int:
+def mask_of(kernel: Any, interest: Interest) -> int:
     """Return the epoll_ctl(2) mask of `interest`.
 
     Reading includes PRI and RDHUP, except with exclusive, where the kernel refuses both; writing
     alone never asks for RDHUP, which would be reported without end after a half close.
     """
-    mask = 0
+    mask: int = 0
     if interest.read:
-        mask |= select.EPOLLIN
+        mask |= kernel.EPOLLIN
         if not interest.exclusive:
-            mask |= select.EPOLLPRI | select.EPOLLRDHUP
+            mask |= kernel.EPOLLPRI | kernel.EPOLLRDHUP
     if interest.write:
-        mask |= select.EPOLLOUT
+        mask |= kernel.EPOLLOUT
     if interest.edge_triggered:
-        mask |= select.EPOLLET
+        mask |= kernel.EPOLLET
     if interest.oneshot:
-        mask |= select.EPOLLONESHOT
+        mask |= kernel.EPOLLONESHOT
     if interest.exclusive:
-        mask |= select.EPOLLEXCLUSIVE
+        mask |= kernel.EPOLLEXCLUSIVE
     return mask
 
 
