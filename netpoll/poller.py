@@ -265,10 +265,14 @@ class Poller(Registrar):
         self._check_usable()
         if math.isnan(delay_seconds):
             raise ValueError("the delay is not a number")
-        timer = Timer(self._clock() + max(delay_seconds, 0), func, param)
-        self.tasks.set_timer(timer)
-        self.attention = True
-        self._wait_anew()
+        timer = Timer(self, self._clock() + max(delay_seconds, 0), func, param)
+        try:
+            self.tasks.set_timer(timer)
+            self.attention = True
+            self._wait_anew()
+        except BaseException:  # interrupted: nobody will hold the timer
+            timer.cancel()
+            raise
         return timer
 
     def stop(self) -> None:

@@ -10,8 +10,8 @@ import enum
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from netpoll.errors import AcceptSocketError, EngineShutdown
 
@@ -46,16 +46,24 @@ class Timer(Task):
     once it was called or canceled.
     """
 
-    __slots__ = ("deadline",)
+    __slots__ = ("_owner", "deadline")
 
-    def __init__(self, deadline: float, func: Callable[[Any], object], param: Any = None) -> None:
+    def __init__(
+        self, owner: HasTasks, deadline: float, func: Callable[[Any], object], param: Any = None
+    ) -> None:
         super().__init__(func, param)
+        self._owner = owner
         self.deadline = deadline
 
     def cancel(self) -> bool:
         """Never call it; return whether that was still to come. Safe from any thread."""
-        waited, self.over = not self.over, True
-        return waited
+        return self._owner.tasks.cancel_timer(self)
+
+
+class HasTasks(Protocol):
+    """Whose timers they are: a poller."""
+
+    tasks: AsyncTaskQueue
 
 
 class Timers:
@@ -88,6 +96,11 @@ class Timers:
         """Return the seconds from `now` to the next deadline, None when no timer is set."""
         self._sort()
         return max(self._heap[0][0] - now, 0) if self._heap else None
+
+    def __iter__(self) -> Iterator[Timer]:
+        """Yield those that are to be called, in no order."""
+        waiting = [*self.due, *self._added, *(entry[2] for entry in list(self._heap))]
+        return (timer for timer in dict.fromkeys(waiting) if not timer.over)
 
     def clear(self) -> None:
         """Forget them all."""
@@ -141,6 +154,11 @@ class AsyncTaskQueue:
     def set_timer(self, timer: Timer) -> None:
         """Set `timer`; safe from any thread."""
         self.timers.add(timer)
+
+    def cancel_timer(self, timer: Timer) -> bool:
+        """Keep `timer` from being called; return whether it was to be. Safe from any thread."""
+        waited, timer.over = not timer.over, True
+        return waited
 
     def run_round(self, now: float, on_error: Callable[[Task, Exception], None]) -> None:
         """Run the timers due `now`, the urgent tasks, then at most `low_a_round` of the low ones.

@@ -48,7 +48,6 @@ class Registrar:
         self._callback: Callback | None = None  # polling's own; None: each attachment's
         self._closed = False
         self._process = os.getpid()
-
         self._flags = backend.flags
 
         try:

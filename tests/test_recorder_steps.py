@@ -767,3 +767,48 @@ def test_tasks_before_the_first_wait_of_a_thread(poller: Poller) -> None:
     assert [step.thread for step in of(trace, "Wrote")] == ["loop", "loop"]
     starts = [step.seq for step in of(trace, "TaskStarted")]
     assert [step.cause for step in of(trace, "Wrote")] == starts
+
+
+def test_timer_from_set_to_fired(poller: Poller) -> None:
+    """A timer that fires leads back to the call that set it; a canceled one is taken back."""
+
+    def end(param: object) -> None:
+        raise EngineShutdown
+
+    with tracer.record(poller) as trace:
+        poller.call_later(0.002, end)
+        canceled = poller.call_later(60, end)
+        assert canceled.cancel()
+        assert not canceled.cancel()
+        poller.polling()
+    first, second = of(trace, "TimerSet")
+    taken_back = only(trace, "TimerCanceled")
+    assert taken_back.timer == second.seq
+    fired = only(trace, "TimerFired")
+    assert fired.cause == first.seq
+    assert fired.late_ns >= 0
+    assert fired.t_ns >= first.t_ns + first.delay_ns
+    started = only(trace, "TaskStarted")
+    assert started.cause == fired.seq
+    assert only(trace, "TaskEnded").error == "EngineShutdown"
+    states = [tracer.Replay(trace).state(index) for index in range(len(trace))]
+    assert max(len(state.timers) for state in states) == 2
+    assert states[-1].timers == ()
+    for call in (first, taken_back):
+        assert trace.functions[call.function].name.endswith("test_timer_from_set_to_fired")
+
+
+def test_timers_that_were_set_before(poller: Poller) -> None:
+    """The base state holds the timers with their deadlines, and firing takes them off."""
+    calls: list[str] = []
+    poller.call_later(60, calls.append, "late")
+    poller.call_later(0.001, calls.append, "early")
+    poller.call_later(0.001, calls.append, "never").cancel()
+    with tracer.record(poller) as trace:
+        poller.poll_once()
+    assert calls == ["early"]
+    early, late = sorted(trace.base.timers, key=lambda timer: timer.due_ns)
+    assert 59e9 < late.due_ns - early.due_ns < 61e9
+    assert only(trace, "TimerFired").cause is None
+    (left,) = tracer.Replay(trace).state(len(trace) - 1).timers
+    assert left.due_ns == late.due_ns

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from tracer.steps import STEP_KINDS, Function, Step
-from tracer.trace import BaseRegistration, BaseState, BaseTask, Trace
+from tracer.trace import BaseRegistration, BaseState, BaseTask, BaseTimer, Trace
 
 READ, WRITE, ERR, HUP, RDHUP = 1, 4, 8, 16, 0x2000
 
@@ -217,6 +217,9 @@ def hostile_trace() -> Trace:
     script.add(HOSTILE, 1, 7, HOSTILE, HOSTILE, error=HOSTILE)
     script.call(HOSTILE, 1, "WouldBlock", fd=7, call=HOSTILE)
     script.call(HOSTILE, 0, "TaskQueued", priority=HOSTILE, queue="low", callback=0, error=None)
+    script.call(HOSTILE, 0, "TimerSet", callback=0, delay_ns=5, error=HOSTILE)
+    script.call(HOSTILE, 0, "TimerCanceled", callback=0, timer=None, error=HOSTILE)
+    script.call(HOSTILE, 0, "PollerOpened", backend=HOSTILE, fd=9, wakeup_fd=10, error=HOSTILE)
     return script.trace()
 
 
@@ -241,7 +244,10 @@ class _RandomLoop:
         for row in rows:
             self.watched[row.fd] = {"edge": row.edge_triggered, "oneshot": False}
             self.watched[row.fd] |= {"armed": True, "live": True}
-        self.base = BaseState("epoll", EPOLL, WAKEUP, 128, True, tuple(rows), tasks)
+        due = [10**12 + pick.randrange(10**7) for _ in range(pick.randrange(3))]
+        timers = tuple(BaseTimer(due_ns, 4) for due_ns in due)
+        self.base = BaseState("epoll", EPOLL, WAKEUP, 128, True, tuple(rows), tasks, timers)
+        self.timers: list[tuple[int, int | None]] = [(timer.due_ns, None) for timer in timers]
         self.queues: dict[str, list[int | None]] = {"high": [], "low": []}
         for task in tasks:
             self.queues[task.queue].append(None)
@@ -284,6 +290,12 @@ class _RandomLoop:
         if self.counter:
             script.step("WakeupReceived", self.sent)
             self.counter = 0
+        for due, timer in sorted(self.timers, key=lambda entry: entry[0]):
+            if due <= script.t_ns:
+                self.timers.remove((due, timer))
+                late, callback = script.t_ns + 3_000 - due, script.ids["log_stats"]
+                fired = script.step("TimerFired", timer, late_ns=late, callback=callback)
+                script.step("TaskEnded", script.step("TaskStarted", fired, callback=callback))
         for name, queue in self.queues.items():
             for _ in range(pick.randrange(len(queue) + 1)):
                 self.task(name)
@@ -305,7 +317,7 @@ class _RandomLoop:
     def act(self, fd: int, started: int) -> None:
         script, pick = self.script, self.random
         other = pick.choice(sorted(self.open))
-        choice = pick.randrange(9)
+        choice = pick.randrange(11)
         if choice == 0 and len(self.open) < self.most_clients:
             new = next(n for n in range(LISTENER, 10**4) if n not in self.open)
             self.open.add(new)
@@ -341,6 +353,15 @@ class _RandomLoop:
                 script.call("goodbye", 1, "Deleted", fd=other)
         elif choice == 8:
             self.trigger(script.thread)
+        elif choice == 9:
+            delay = pick.choice([0, 10**6, 10**7])
+            callback = script.ids["log_stats"]
+            timer = script.call("echo", 2, "TimerSet", callback=callback, delay_ns=delay)
+            self.timers.append((script.t_ns + delay, timer))
+        elif choice == 10 and self.timers:
+            _, canceled = self.timers.pop(pick.randrange(len(self.timers)))
+            callback = script.ids["log_stats"]
+            script.call("echo", 3, "TimerCanceled", callback=callback, timer=canceled)
 
     def register(self, fd: int, kind: str = "Registered") -> None:
         script, pick = self.script, self.random

@@ -18,6 +18,7 @@ from functools import partial
 from itertools import chain
 from time import monotonic, monotonic_ns
 from types import FrameType, TracebackType
+from typing import Any
 
 import netpoll.background
 import netpoll.poller
@@ -27,11 +28,11 @@ from netpoll.attachment import Callback
 from netpoll.backends import Backend, Interest
 from netpoll.errors import AcceptSocketError, EngineShutdown
 from netpoll.poller import Poller
-from netpoll.queue import AsyncTaskQueue, EventPriority, Task
+from netpoll.queue import AsyncTaskQueue, EventPriority, Task, Timer
 from netpoll.wakeup import Wakeup
 from tracer import socket_calls
 from tracer.rows import KIND, NOTHING, ROW, Rows
-from tracer.trace import BaseRegistration, BaseState, BaseTask, Trace
+from tracer.trace import BaseRegistration, BaseState, BaseTask, BaseTimer, Trace
 
 ATTACH_TIMEOUT = 5.0
 """How many seconds `record` and `Recording.stop` wait for a busy loop to come round."""
@@ -174,6 +175,13 @@ class Recording:
             for task in list(queue)
             if task is not running
         ]
+        now, now_ns = poller.backend.clock(), monotonic_ns()
+        timers = [
+            BaseTimer(
+                now_ns + round((timer.deadline - now) * 1e9), self.rows.function_id(timer.func)
+            )
+            for timer in poller.tasks.timers
+        ]
         return BaseState(
             backend=poller.backend.name,
             fd=poller.fileno(),
@@ -182,6 +190,7 @@ class Recording:
             running=poller.running,
             registrations=tuple(registrations),
             tasks=tuple(tasks),
+            timers=tuple(timers),
         )
 
     # ---- what the twins ask -------------------------------------------------------------------
@@ -435,8 +444,35 @@ class TasksTwin(AsyncTaskQueue):
         recording.seq_of_task[id(task)] = recording.newest_task[threading.get_ident()] = seq
         queue.append(task)
 
+    def set_timer(self, timer: Timer) -> None:
+        """Write down that `timer` is set, and set it."""
+        recording = self._recording
+        delay = timer.deadline - recording.poller.backend.clock()
+        recording.seq_of_task[id(timer)] = recording.rows.write(
+            KIND["TimerSet"],
+            cause=recording.cause_here(),
+            first=round(min(max(delay, 0), _LONGEST) * 1e9),
+            second=recording.rows.function_id(timer.func),
+            site=recording.site(),
+        )
+        self.timers.add(timer)
+
+    def cancel_timer(self, timer: Timer) -> bool:
+        """Call off `timer`, and write it down when it was to be called."""
+        recording = self._recording
+        waited = super().cancel_timer(timer)
+        if waited:
+            recording.rows.write(
+                KIND["TimerCanceled"],
+                cause=recording.cause_here(),
+                first=recording.seq_of_task.pop(id(timer), NOTHING),
+                second=recording.rows.function_id(timer.func),
+                site=recording.site(),
+            )
+        return waited
+
     def _run(
-        self, queue: deque[Task], count: int, on_error: Callable[[Task, Exception], None]
+        self, queue: deque[Any], count: int, on_error: Callable[[Task, Exception], None]
     ) -> None:
         """Do what the original does, writing down each task."""
         recording, rows = self._recording, self._recording.rows
@@ -445,15 +481,18 @@ class TasksTwin(AsyncTaskQueue):
         for _ in range(count):
             if self._round_ended:
                 return
-            task = queue[0]
+            task: Task = queue[0]
             if task.over:
                 queue.popleft()
                 continue
-            started = rows.write(
-                KIND["TaskStarted"],
-                cause=recording.seq_of_task.pop(id(task), NOTHING),
-                second=rows.function_id(task.func),
-            )
+            cause = recording.seq_of_task.pop(id(task), NOTHING)
+            function = rows.function_id(task.func)
+            if isinstance(task, Timer):
+                late = recording.poller.backend.clock() - task.deadline
+                cause = rows.write(
+                    KIND["TimerFired"], cause=cause, first=round(late * 1e9), second=function
+                )
+            started = rows.write(KIND["TaskStarted"], cause=cause, second=function)
             failure = NOTHING
             recording.cause = started
             try:
@@ -515,6 +554,7 @@ class WakeupTwin(Wakeup):
 
 _WAIT_STARTED, _WAIT_ENDED = KIND["WaitStarted"], KIND["WaitEnded"]
 _STARTED, _ENDED = KIND["DispatchStarted"], KIND["DispatchEnded"]
+_LONGEST = 9e9  # seconds: what a row has room for, some 285 years
 _MOST_FD = 2**31 - 1  # what a row has room for: the greatest descriptor there can be
 
 

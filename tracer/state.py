@@ -29,6 +29,9 @@ from tracer.steps import (
     TaskEnded,
     TaskQueued,
     TaskStarted,
+    TimerCanceled,
+    TimerFired,
+    TimerSet,
     WaitEnded,
     WaitStarted,
     WakeupReceived,
@@ -143,6 +146,15 @@ class QueuedTask:
 
 
 @dataclass(frozen=True, slots=True)
+class PendingTimer:
+    """A timer that is set; `seq` is that of its TimerSet, None in the base state."""
+
+    seq: int | None
+    callback: int | None
+    due_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How often things happened since the recording began."""
 
@@ -160,7 +172,7 @@ class LoopState:
     `phase` is ``outside`` (of the loop, or unknown), ``waiting``, ``dispatching``, ``tasks`` or
     ``between`` those. `registrations` and `descriptors` are keyed by number. `running` runs now,
     `finished` ran last, `site` is the last call made in it. `wait_began` is in nanoseconds.
-    `error` is what the last step failed with.
+    `error` is what the last step failed with. `timers` stand by their deadlines.
     """
 
     phase: str
@@ -176,6 +188,7 @@ class LoopState:
     site: Site | None = None
     urgent: tuple[QueuedTask, ...] = ()
     low: tuple[QueuedTask, ...] = ()
+    timers: tuple[PendingTimer, ...] = ()
     wakeup_counter: int = 0
     counts: Counts = Counts()
     wait_began: int | None = None
@@ -190,7 +203,7 @@ class LoopState:
         by_slot = sorted(self.registrations.values(), key=lambda row: row.slot)
         values["registrations"] = [asdict(row) for row in by_slot]
         values["descriptors"] = [asdict(known) for _, known in sorted(self.descriptors.items())]
-        for name in ("ready", "batch", "urgent", "low"):
+        for name in ("ready", "batch", "urgent", "low", "timers"):
             values[name] = list(values[name])
         return values
 
@@ -218,6 +231,10 @@ def initial(base: BaseState) -> LoopState:
         wakeup_fd=base.wakeup_fd,
         urgent=tuple(QueuedTask(None, t.callback) for t in base.tasks if t.queue == "high"),
         low=tuple(QueuedTask(None, t.callback) for t in base.tasks if t.queue == "low"),
+        timers=tuple(
+            PendingTimer(None, timer.callback, timer.due_ns)
+            for timer in sorted(base.timers, key=lambda timer: timer.due_ns)
+        ),
     )
     known = {row.fd: row for row in base.registrations}
     wakeup = known.pop(base.wakeup_fd, None)
@@ -546,6 +563,28 @@ def _wakeup_received(state: LoopState, step: WakeupReceived) -> Change:
     return {"wakeup_counter": 0, "batch": batch}
 
 
+def _timer_set(state: LoopState, step: TimerSet) -> Change:
+    timer = PendingTimer(step.seq, step.callback, step.t_ns + step.delay_ns)
+    after = [other.due_ns > timer.due_ns for other in state.timers]
+    place = after.index(True) if True in after else len(after)
+    return {"timers": (*state.timers[:place], timer, *state.timers[place:])}
+
+
+def _without_timer(state: LoopState, seq: int | None) -> Change:
+    for index, timer in enumerate(state.timers):
+        if timer.seq == seq:
+            return {"timers": state.timers[:index] + state.timers[index + 1 :]}
+    return {}
+
+
+def _timer_canceled(state: LoopState, step: TimerCanceled) -> Change:
+    return _without_timer(state, step.timer)
+
+
+def _timer_fired(state: LoopState, step: TimerFired) -> Change:
+    return {"phase": "tasks", "batch": _settle(state)} | _without_timer(state, step.cause)
+
+
 def _task_started(state: LoopState, step: TaskStarted) -> Change:
     changes: Change = {
         "phase": "tasks",
@@ -593,6 +632,7 @@ def _poller_closed(state: LoopState, step: PollerClosed) -> Change:
         "batch": (),
         "urgent": (),
         "low": (),
+        "timers": (),
         "wakeup_counter": 0,
     }
 
@@ -659,6 +699,9 @@ _CHANGES: Mapping[type[Step], Callable[[LoopState, Any], Change]] = {
     TaskQueued: _task_queued,
     WakeupSent: _wakeup_sent,
     WakeupReceived: _wakeup_received,
+    TimerSet: _timer_set,
+    TimerCanceled: _timer_canceled,
+    TimerFired: _timer_fired,
     TaskStarted: _task_started,
     TaskEnded: _task_ended,
     BatchResized: _batch_resized,

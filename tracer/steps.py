@@ -67,6 +67,18 @@ class CallStep(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PollerOpened(CallStep):
+    """A poller was opened (`open_poller`); the first step where the recording began with it.
+
+    `backend`, `fd` and `wakeup_fd` are those of the base state.
+    """
+
+    backend: str
+    fd: int | None
+    wakeup_fd: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(CallStep):
     """A descriptor was put on the interest list (`add_read`, `add_write`, `add_read_write`).
 
@@ -169,8 +181,32 @@ class WakeupReceived(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimerSet(CallStep):
+    """A timer was set (`call_later`), to be due `delay_ns` nanoseconds from then."""
+
+    callback: int | None
+    delay_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerCanceled(CallStep):
+    """A timer was called off (`Timer.cancel`); `timer` is the `seq` of its TimerSet."""
+
+    timer: int | None
+    callback: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerFired(Step):
+    """The loop took up a timer, `late_ns` nanoseconds after it was due; `cause` is its TimerSet."""
+
+    callback: int | None
+    late_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStarted(Step):
-    """The loop called a task's function; `cause` is its TaskQueued."""
+    """The loop called a task's function; `cause` is its TaskQueued, or the TimerFired."""
 
     callback: int | None
 
@@ -238,6 +274,7 @@ class Closed(CallStep):
 STEP_KINDS: dict[str, type[Step]] = {
     step.__name__: step
     for step in (
+        PollerOpened,
         Registered,
         Modified,
         Deleted,
@@ -249,6 +286,9 @@ STEP_KINDS: dict[str, type[Step]] = {
         TaskQueued,
         WakeupSent,
         WakeupReceived,
+        TimerSet,
+        TimerCanceled,
+        TimerFired,
         TaskStarted,
         TaskEnded,
         BatchResized,

@@ -50,6 +50,14 @@ class BaseTask:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseTimer:
+    """A timer that was set already when the recording began; `due_ns` is on the clock of steps."""
+
+    due_ns: int
+    callback: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class BaseState:
     """What held when the recording began.
 
@@ -64,6 +72,7 @@ class BaseState:
     running: bool
     registrations: tuple[BaseRegistration, ...] = ()
     tasks: tuple[BaseTask, ...] = ()
+    timers: tuple[BaseTimer, ...] = ()
 
 
 class Trace(Sequence[Step]):
@@ -197,6 +206,7 @@ def _base(number: int, values: dict[str, Any]) -> BaseState:
         raise TraceFormatError(number, "the base state must follow the header")
     values["registrations"] = _rows(number, BaseRegistration, values.get("registrations"))
     values["tasks"] = _rows(number, BaseTask, values.get("tasks"))
+    values["timers"] = _rows(number, BaseTimer, values.get("timers", []))
     return _make(number, BaseState, values)
 
 
@@ -228,7 +238,7 @@ def _types_of(make: type) -> dict[str, tuple[type, ...]]:
 
 _TYPES = {
     make: _types_of(make)
-    for make in (BaseState, BaseRegistration, BaseTask, Function, *STEP_KINDS.values())
+    for make in (BaseState, BaseRegistration, BaseTask, BaseTimer, Function, *STEP_KINDS.values())
 }
 
 

@@ -19,12 +19,16 @@ from tracer.steps import (
     DispatchEnded,
     DispatchStarted,
     EventDropped,
+    PollerOpened,
     Read,
     Registered,
     Step,
     TaskEnded,
     TaskQueued,
     TaskStarted,
+    TimerCanceled,
+    TimerFired,
+    TimerSet,
     WaitEnded,
     WaitStarted,
     WakeupSent,
@@ -213,6 +217,12 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
     elif isinstance(step, (DispatchStarted, EventDropped)):
         fields["descriptor"] = _descriptor(step.fd, _name_then(state, step.fd))
         fields["event"] = event_words(step.event)
+    elif isinstance(step, TimerSet):
+        fields["delay"] = duration(step.delay_ns)
+    elif isinstance(step, TimerFired):
+        fields["late"] = duration(step.late_ns)
+    elif isinstance(step, PollerOpened):
+        fields["backend"] = shown(step.backend, 12)
     elif isinstance(step, BatchResized):
         fields["size"] = f"{step.size:,}"
     elif isinstance(step, Accepted):
@@ -228,7 +238,9 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
     elif isinstance(step, TaskQueued):
         fields["queue"] = texts["queues"].get(step.queue, shown(step.queue))
         fields["priority"] = texts["queues"].get(step.priority, shown(step.priority))
-    if isinstance(step, (DispatchStarted, TaskStarted, TaskQueued)):
+    if isinstance(
+        step, (DispatchStarted, TaskStarted, TaskQueued, TimerSet, TimerCanceled, TimerFired)
+    ):
         fields["callback"] = function_name(trace, step.callback)
     elif isinstance(step, (DispatchEnded, TaskEnded)):
         finished = state.finished.callback if state.finished else None

@@ -81,6 +81,10 @@ export function initial(base) {
     site: null,
     urgent: queued("high"),
     low: queued("low"),
+    timers: (base.timers ?? [])
+      .map((/** @type {any} */ timer) =>
+        ({ seq: null, callback: timer.callback, due_ns: timer.due_ns }))
+      .sort((/** @type {any} */ a, /** @type {any} */ b) => a.due_ns - b.due_ns),
     wakeup_counter: 0,
     counts: { waits: 0, dispatches: 0, tasks: 0, dropped: 0, errors: 0 },
     wait_began: null,
@@ -188,7 +192,7 @@ export function nameOf(state, fd) {
 
 const EVEN_IF_FAILED = new Set(["WaitEnded", "DispatchEnded", "TaskEnded"]);
 const CALLS = new Set([
-  "Registered", "Modified", "Deleted", "TaskQueued",
+  "PollerOpened", "Registered", "Modified", "Deleted", "TaskQueued", "TimerSet", "TimerCanceled",
   "Accepted", "Read", "Wrote", "WouldBlock", "Closed",
 ]);
 
@@ -269,6 +273,12 @@ function changeKnown(state, fd, changes) {
   const known = state.descriptors.get(fd);
   if (!known) return {};
   return { descriptors: withEntry(state.descriptors, fd, { ...known, ...changes }) };
+}
+
+/** @param {LoopState} state @param {number | null} seq */
+function withoutTimer(state, seq) {
+  const index = state.timers.findIndex((/** @type {any} */ timer) => timer.seq === seq);
+  return index < 0 ? {} : { timers: state.timers.toSpliced(index, 1) };
 }
 
 /** The fields of the state that each kind of step replaces.
@@ -411,6 +421,23 @@ const CHANGES = {
     };
   },
 
+  TimerSet(state, step) {
+    const due_ns = step.t_ns + step.delay_ns;
+    const timer = { seq: step.seq, callback: step.callback ?? null, due_ns };
+    const after = state.timers.findIndex((/** @type {any} */ other) => other.due_ns > due_ns);
+    const place = after < 0 ? state.timers.length : after;
+    return { timers: [...state.timers.slice(0, place), timer, ...state.timers.slice(place)] };
+  },
+
+  TimerCanceled(state, step) {
+    return withoutTimer(state, step.timer ?? null);
+  },
+
+  TimerFired(state, step) {
+    const changes = { phase: "tasks", batch: settle(state, null) };
+    return { ...changes, ...withoutTimer(state, step.cause ?? null) };
+  },
+
   TaskStarted(state, step) {
     const changes = {
       phase: "tasks",
@@ -456,7 +483,7 @@ const CHANGES = {
     }
     return {
       phase: "outside", closed: true, registrations: new Map(), descriptors,
-      ready: [], batch: [], urgent: [], low: [], wakeup_counter: 0,
+      ready: [], batch: [], urgent: [], low: [], timers: [], wakeup_counter: 0,
     };
   },
 

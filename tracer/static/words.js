@@ -173,6 +173,15 @@ function sentenceFields(words, step, state, trace) {
       fields.event = eventWords(words, step.event);
       break;
     }
+    case "TimerSet":
+      fields.delay = duration(step.delay_ns);
+      break;
+    case "TimerFired":
+      fields.late = duration(step.late_ns);
+      break;
+    case "PollerOpened":
+      fields.backend = shown(step.backend, 12);
+      break;
     case "BatchResized":
       fields.size = grouped(step.size);
       break;
