@@ -56,7 +56,7 @@ WRITES: dict[str, Callable[[socket.socket], object]] = {
 }
 READS: dict[str, Callable[[socket.socket], object]] = {
     "recv": lambda sock: sock.recv(9),
-    "recv_into": lambda sock: sock.recv_into(bytearray(9), nbytes=9),
+    "recv_into": lambda sock: sock.recv_into(bytearray(99), 9),
     "recvfrom": lambda sock: sock.recvfrom(9),
     "recvfrom_into": lambda sock: sock.recvfrom_into(bytearray(9)),
     "recvmsg": lambda sock: sock.recvmsg(9),
@@ -92,9 +92,16 @@ def test_read_would_block_and_end(name: str, notes: Notes, pair: Pair) -> None:
     fd = one.fileno()
     assert [call for call in notes.calls if call[1] == fd] == [
         ("WouldBlock", fd, name, -1, None),
-        ("Read", fd, 3, -1, None),
-        ("Read", fd, 0, -1, None),
+        ("Read", fd, 3, 9, None),
+        ("Read", fd, 0, 9, None),
     ]
+
+
+def test_room_that_is_given_by_keyword_is_unknown(notes: Notes, pair: Pair) -> None:
+    """What can't be told from the arguments is left out, and the call goes on."""
+    pair[1].send(b"abc")
+    assert pair[0].recv_into(buffer=bytearray(9), nbytes=9) == 3  # type: ignore[call-arg]
+    assert notes.calls[-1] == ("Read", pair[0].fileno(), 3, -1, None)
 
 
 def test_partial_write_and_full_buffer(notes: Notes, pair: Pair) -> None:
@@ -126,7 +133,7 @@ def test_failed_calls_name_the_error(notes: Notes, pair: Pair) -> None:
     assert notes.calls[1:] == [
         ("Wrote", fd, 0, 3, "BrokenPipeError"),
         ("Closed", fd, -1, -1, None),
-        ("Read", -1, 0, -1, "OSError"),
+        ("Read", -1, 0, 9, "OSError"),
         ("Accepted", -1, -1, "", "OSError"),
     ]
 

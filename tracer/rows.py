@@ -263,7 +263,7 @@ _READERS: dict[str, Callable[[Rows, int, int], dict[str, Any]]] = {
     "TaskStarted": lambda rows, a, b: {"callback": _or_none(b)},
     "BatchResized": lambda rows, a, b: {"size": a},
     "Accepted": lambda rows, a, b: {"new_fd": _or_none(a), "peer": rows.strings[b]},
-    "Read": lambda rows, a, b: {"count": a},
+    "Read": lambda rows, a, b: {"count": a, "asked": _or_none(b)},
     "Wrote": lambda rows, a, b: {"count": a, "asked": b},
     "WouldBlock": lambda rows, a, b: {"call": rows.strings[a]},
 }

@@ -144,9 +144,9 @@ def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int])
                 _tell(watchers, KIND["WouldBlock"], fd, first=name)
                 raise
             except OSError as error:
-                _tell(watchers, kind, fd, 0, asked(args), error)
+                _tell(watchers, kind, fd, 0, _number(asked, args), error)
                 raise
-            wanted = asked(args)
+            wanted = _number(asked, args)
             _tell(watchers, kind, fd, wanted if name == "sendall" else count(result), wanted)
             return result
 
@@ -199,32 +199,43 @@ def _tell(
         watcher.socket_call(kind, fd, first, second, error)
 
 
+def _number(asked: Callable[..., int], args: tuple[Any, ...]) -> int:
+    try:
+        return asked(args)
+    except Exception:  # given by keyword, or of a type that only the call itself understands
+        return NOTHING
+
+
 def _bytes_of(data: object) -> int:
     return memoryview(data).nbytes  # type: ignore[arg-type]
 
 
-def _no_size(args: tuple[Any, ...]) -> int:
-    return NOTHING
+def _room(args: tuple[Any, ...]) -> int:
+    return int(args[0])
 
 
-def _first_size(args: tuple[Any, ...]) -> int:
-    return _bytes_of(args[0])
+def _room_in_buffer(args: tuple[Any, ...]) -> int:
+    return (int(args[1]) if len(args) > 1 else 0) or _bytes_of(args[0])
 
 
 def _sum_of_sizes(args: tuple[Any, ...]) -> int:
     return sum(map(_bytes_of, args[0]))
 
 
+def _first_size(args: tuple[Any, ...]) -> int:
+    return _bytes_of(args[0])
+
+
 _READ, _WROTE = KIND["Read"], KIND["Wrote"]
 _WRAPPERS: dict[str, Callable[[str, Method], Method]] = {
     "accept": _accept,
     "close": _close,
-    "recv": _transfer(_READ, len, _no_size),
-    "recv_into": _transfer(_READ, int, _no_size),
-    "recvfrom": _transfer(_READ, lambda result: len(result[0]), _no_size),
-    "recvfrom_into": _transfer(_READ, lambda result: int(result[0]), _no_size),
-    "recvmsg": _transfer(_READ, lambda result: len(result[0]), _no_size),
-    "recvmsg_into": _transfer(_READ, lambda result: int(result[0]), _no_size),
+    "recv": _transfer(_READ, len, _room),
+    "recv_into": _transfer(_READ, int, _room_in_buffer),
+    "recvfrom": _transfer(_READ, lambda result: len(result[0]), _room),
+    "recvfrom_into": _transfer(_READ, lambda result: int(result[0]), _room_in_buffer),
+    "recvmsg": _transfer(_READ, lambda result: len(result[0]), _room),
+    "recvmsg_into": _transfer(_READ, lambda result: int(result[0]), _sum_of_sizes),
     "send": _transfer(_WROTE, int, _first_size),
     "sendall": _transfer(_WROTE, int, _first_size),
     "sendto": _transfer(_WROTE, int, _first_size),

@@ -241,10 +241,14 @@ class Accepted(CallStep):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read(CallStep):
-    """`count` bytes were read from a socket; 0 is the end of the stream."""
+    """`count` bytes were read from a socket; 0 is the end of the stream.
+
+    `asked` is how many the caller had room for: fewer than that means that no more were there.
+    """
 
     fd: int
     count: int
+    asked: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
