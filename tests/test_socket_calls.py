@@ -100,7 +100,7 @@ def test_read_would_block_and_end(name: str, notes: Notes, pair: Pair) -> None:
 def test_room_that_is_given_by_keyword_is_unknown(notes: Notes, pair: Pair) -> None:
     """What can't be told from the arguments is left out, and the call goes on."""
     pair[1].send(b"abc")
-    assert pair[0].recv_into(buffer=bytearray(9), nbytes=9) == 3  # type: ignore[call-arg]
+    assert pair[0].recv_into(buffer=bytearray(9), nbytes=9) == 3
     assert notes.calls[-1] == ("Read", pair[0].fileno(), 3, -1, None)
 
 
@@ -165,7 +165,7 @@ def test_close_through_with_is_told_once(notes: Notes) -> None:
 def test_wrong_arguments_raise_what_they_always_do(notes: Notes, pair: Pair) -> None:
     """A call that Python refuses is none, and looks as without a recording."""
     with pytest.raises(TypeError):
-        pair[0].send()  # type: ignore[call-arg]
+        pair[0].send()
     with pytest.raises(TypeError):
         pair[0].send("text")  # type: ignore[arg-type]
     assert notes.calls == []
