@@ -167,7 +167,8 @@ class Poller(Registrar):
             self._check_process()  # a callback may have forked
             self.wakeup.clear()
             self.tasks.run_round(self._clock(), self._handle)
-            self._check_process()
+        if not self._closed:
+            self._check_process()  # or a task
         if self._deleted:
             self._settle()
         return not (self._stopping or self._closed)
@@ -214,7 +215,11 @@ class Poller(Registrar):
 
     def _report(self, fd: int, error: Exception) -> None:
         """Pass on what the callback of `fd` raised, with the attachment it was called for."""
-        attachment = self._deleted.get(fd) or self.attachments.get(fd)
+        called = self._called
+        if called is not None and called[:2] == (self._batch, fd):
+            attachment: PollAttachment | None = called[2]
+        else:
+            attachment = self.attachments.get(fd)
         if attachment is None:
             if fd == self.wakeup.fd or not isinstance(error, KeyError):
                 raise error  # not from a callback: a signal handler raised it
@@ -269,7 +274,8 @@ class Poller(Registrar):
         try:
             self.tasks.set_timer(timer)
             self.attention = True
-            self._wait_anew()
+            if self._loop_thread and (not self._in_loop or self._dispatched() is None):
+                self.wakeup.wake()  # it may be waiting
         except BaseException:  # interrupted: nobody will hold the timer
             timer.cancel()
             raise
@@ -295,6 +301,7 @@ class Poller(Registrar):
         if self._process != os.getpid():
             self._closed = True
             self.lock = threading.RLock()  # a thread that the child lacks may hold the other one
+            self.tasks.end_round()
             self.tasks.drop()
             self._free()
             return

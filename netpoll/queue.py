@@ -139,7 +139,8 @@ class AsyncTaskQueue:
 
     def __len__(self) -> int:
         """Return how many are to run at once; a timer is one of them when it is due."""
-        return len(self.urgent) + len(self.low) + len(self.timers.due)
+        due = sum(not timer.over for timer in list(self.timers.due))
+        return len(self.urgent) + len(self.low) + due
 
     def push(self, priority: EventPriority, task: Task) -> None:
         """Queue `task`."""
@@ -205,4 +206,5 @@ class AsyncTaskQueue:
             except Exception as error:
                 on_error(task, error)
             finally:
-                queue.popleft()
+                if queue:  # it is not when the poller was closed in a forked child
+                    queue.popleft()

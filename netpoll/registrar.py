@@ -10,6 +10,7 @@ import operator
 import os
 import threading
 from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
 
 from netpoll.attachment import Callback, HasFileno, PollAttachment, descriptor_of
 from netpoll.backends import Backend, Interest
@@ -42,8 +43,9 @@ class Registrar:
         self.attention = False  # something besides the next wait is to be done
 
         self._registrations: dict[int, Registration] = {}
-        self._deleted: dict[int, PollAttachment] = {}  # since the last batch ended
+        self._deleted: dict[int, None] = {}  # since the last batch ended
         self._batch: Iterator[tuple[int, int]] = iter([])  # what is left of it
+        self._called: tuple[object, int, PollAttachment] | None = None
         self._not_dispatched = 0
         self._callback: Callback | None = None  # polling's own; None: each attachment's
         self._closed = False
@@ -169,6 +171,11 @@ class Registrar:
                 if before is None:
                     self._remember(fd, new)  # first: an event may come before the call returns
                 again = self.backend.add(fd, interest)
+                if before is not None:  # the number was closed, and stands for another file now
+                    self._forget(fd, before)
+                    self._remember(fd, new)
+                if again:
+                    self._wait_anew()
             except BaseException as error:
                 interrupted = not isinstance(error, Exception)  # perhaps after the call
                 if before is not None and not interrupted:
@@ -178,12 +185,8 @@ class Registrar:
                 if interrupted:
                     with contextlib.suppress(OSError, ValueError):
                         self.backend.remove(fd)
+                    self._wait_anew()
                 raise
-            if before is not None:  # the number was closed, and stands for another file now
-                self._forget(fd, before)
-                self._remember(fd, new)
-            if again:
-                self._wait_anew()
 
     def _modify(self, attachment: PollAttachment, interest: Interest) -> None:
         self._check_attachment(attachment)
@@ -196,6 +199,7 @@ class Registrar:
             if before.interest.exclusive:
                 raise ValueError(f"descriptor {fd} is exclusive: delete it and add it anew")
             try:
+                self._keep_called(fd, before.attachment)
                 self._remember(fd, Registration(attachment, interest))
                 if self.backend.modify(fd, interest):
                     self._wait_anew()
@@ -213,16 +217,32 @@ class Registrar:
 
     def _remember(self, fd: int, registration: Registration) -> None:
         self._registrations[fd] = registration
-        if fd in self._deleted and (operator.length_hint(self._batch) or self._in_loop):
-            return  # the old one's event may be in the batch, or its callback at work: _settle
+        if fd in self._deleted and operator.length_hint(self._batch):
+            return  # the batch may still hold the old one's event; _settle follows it
         self._deleted.pop(fd, None)
         self.callbacks[fd] = self._callback_of(registration)
 
     def _forget(self, fd: int, registration: Registration) -> None:
-        self._deleted[fd] = registration.attachment
+        self._keep_called(fd, registration.attachment)
+        self._deleted[fd] = None
         self.callbacks[fd] = self._ignore
         self.attention = True
         self._registrations.pop(fd, None)  # the only call, and last: an interrupt comes after all
+
+    def _dispatched(self) -> int | None:
+        """Return the descriptor whose callback is at work; None outside of the dispatch.
+
+        A list's iterator tells the list and its place in it, until it has come to the end.
+        """
+        reduced: Any = self._batch.__reduce__()
+        _, (events, *_), *place = reduced
+        return events[place[0] - 1][0] if place and place[0] else None
+
+    def _keep_called(self, fd: int, attachment: PollAttachment) -> None:
+        """Keep, for on_error, whom the callback at work was called for, now that it changes."""
+        dispatch = self._batch, fd
+        if fd == self._dispatched() and (self._called is None or self._called[:2] != dispatch):
+            self._called = *dispatch, attachment
 
     def _settle(self) -> None:
         """After a batch: give deleted descriptors' places free, or to what took their numbers."""

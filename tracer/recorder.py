@@ -506,7 +506,8 @@ class TasksTwin(AsyncTaskQueue):
                 on_error(task, error)
             finally:
                 recording.cause = NOTHING
-                queue.popleft()
+                if queue:
+                    queue.popleft()
                 rows.write(KIND["TaskEnded"], cause=started, error=failure)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-import select
+import select as system  # `select` is also a module here, and becomes an attribute when imported
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -107,7 +107,7 @@ def open_backend(name: str | None = None, kernel: Any = None) -> Backend:
     ValueError for a name that is none, NotImplementedError for a facility that `kernel` lacks.
     """
     if kernel is None:
-        kernel = select
+        kernel = system
     if name is None:
         name = next((name for name in BACKENDS if hasattr(kernel, name)), "select")
     if name not in BACKENDS:

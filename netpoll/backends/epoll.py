@@ -25,20 +25,21 @@ class Epoll:
         self._kernel = kernel
         self._epoll = kernel.epoll()
         self._masks: dict[int, int] = {}
+        self._in_doubt = False  # the kernel's set may hold an entry that it should not
         self.wait = self._epoll.poll
 
     def add(self, fd: int, interest: Interest) -> bool:
         """Put `fd` on the interest list; a closed number used again replaces what it was."""
         mask = mask_of(self._kernel, interest)
+        before = self._in_doubt
+        self._in_doubt = before or fd in self._masks
         try:
             self._epoll.register(fd, mask)
         except OSError as error:
+            self._in_doubt = before
             raise _explained(error, fd) from None
-        number_was_reused = fd in self._masks
         self._masks[fd] = mask
-        if number_was_reused:
-            self._rebuild()
-        return number_was_reused
+        return self._settle()
 
     def modify(self, fd: int, interest: Interest) -> bool:
         """Replace the interest in `fd`; the kernel looks at its readiness anew."""
@@ -58,14 +59,12 @@ class Epoll:
         try:
             self._epoll.unregister(fd)
         except OSError as error:
-            gone = error.errno in (errno.EBADF, errno.ENOENT) and fd in self._masks
-            if not gone:
+            known = fd in self._masks or self._in_doubt
+            if not known or error.errno not in (errno.EBADF, errno.ENOENT):
                 raise _explained(error, fd) from None
-            self._rebuild()
-            self._masks.pop(fd, None)
-            return True
+            self._in_doubt = True
         self._masks.pop(fd, None)  # not there when an interrupt cut `add` short
-        return False
+        return self._settle()
 
     def open_wakeup(self) -> Wakeup:
         """Open an eventfd."""
@@ -79,6 +78,13 @@ class Epoll:
     def close(self) -> None:
         """Close the epoll descriptor."""
         self._epoll.close()
+
+    def _settle(self) -> bool:
+        """Rebuild the kernel's set when it is in doubt; return whether that was so."""
+        if not self._in_doubt:
+            return False
+        self._rebuild()
+        return True
 
     def _rebuild(self) -> None:
         """Replace the kernel's set by a new one under the same number.
@@ -101,6 +107,7 @@ class Epoll:
                 fresh.register(fd, mask)
             dup2 = system_call(self._kernel, "dup2")
             dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
+            self._in_doubt = False
 
     def _replace(self, fd: int, mask: int) -> None:
         """Do what MOD does for an exclusive entry, where the kernel refuses MOD."""
