@@ -7,6 +7,7 @@ A Python port of `pkg/netpoll` of gnet v2.7.0, complete and with the standard li
     poller.polling()
 """
 
+from netpoll import sockets
 from netpoll.attachment import Callback, PollAttachment
 from netpoll.background import LoopThread, run_in_thread
 from netpoll.errors import AcceptSocketError, AlreadyRegistered, EngineShutdown, NotRegistered
@@ -22,7 +23,7 @@ from netpoll.events import (
     is_write_event,
 )
 from netpoll.poller import Poller, open_poller
-from netpoll.queue import AsyncTaskQueue, EventPriority, Task
+from netpoll.queue import AsyncTaskQueue, EventPriority, Task, Timer
 
 __version__ = "0.1.0"
 
@@ -44,9 +45,11 @@ __all__ = [
     "PollAttachment",
     "Poller",
     "Task",
+    "Timer",
     "is_error_event",
     "is_read_event",
     "is_write_event",
     "open_poller",
     "run_in_thread",
+    "sockets",
 ]
