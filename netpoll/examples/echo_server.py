@@ -1,15 +1,19 @@
 """An echo server: what a client sends, it gets back.
 
-Run it with ``python -m netpoll.examples.echo_server``, talk to it with ``nc 127.0.0.1 9090``.
+Run it with ``python -m netpoll.examples.echo_server``, talk to it with ``nc 127.0.0.1 9090`` or
+``python -m netpoll.examples.client``.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import socket
 
 import netpoll
+from netpoll import sockets
+from netpoll.examples import serving
+
+QUIET_SECONDS = 1.0
+"""Who says nothing for so long after Ctrl-C has finished."""
 
 
 class EchoServer:
@@ -21,53 +25,67 @@ class EchoServer:
     def __init__(self, poller: netpoll.Poller, host: str = "127.0.0.1", port: int = 0) -> None:
         self.poller = poller
         self.connections: dict[int, socket.socket] = {}
-        self.unsent: dict[int, bytes] = {}
-        self.listener = socket.create_server((host, port))
-        self.listener.setblocking(False)
-        self.address: tuple[str, int] = self.listener.getsockname()
+        self.outbound: dict[int, sockets.OutboundBuffer] = {}
+        self.quiet: set[int] = set()
+        self.ending = False
+        self.listener = sockets.listen_tcp(host, port)
+        self.address: tuple[str, int] = self.listener.getsockname()[:2]
         poller.add_read(netpoll.PollAttachment(self.listener, self.accept))
 
     def accept(self, fd: int, event: int, flags: int) -> None:
-        """Take one new client; while more wait, the next round calls this again."""
-        connection, _ = self.listener.accept()
-        connection.setblocking(False)
-        self.connections[connection.fileno()] = connection
-        self.poller.add_read(netpoll.PollAttachment(connection, self.echo))
+        """Take every client that waits."""
+        for connection, _ in sockets.accept(self.listener):
+            self.poller.add_read(netpoll.PollAttachment(connection, self.echo))
+            number = connection.fileno()
+            self.connections[number] = connection
+            self.outbound[number] = sockets.OutboundBuffer(self.poller, connection, self.echo)
 
     def echo(self, fd: int, event: int, flags: int) -> None:
-        """Send back what came; let the client go at the end of the stream or on an error."""
-        try:
-            if fd in self.unsent:
-                self.send(fd, self.unsent.pop(fd))
-                if fd not in self.unsent:
-                    self.poller.mod_read(netpoll.PollAttachment(fd, self.echo))
-            elif data := self.connections[fd].recv(4096):
-                self.send(fd, data)
-                if fd in self.unsent:
-                    self.poller.mod_write(netpoll.PollAttachment(fd, self.echo))
-            else:
-                self.drop(fd)
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            self.drop(fd)
+        """Send back what came; let the client go at the end of the stream or on an error.
 
-    def send(self, fd: int, data: bytes) -> None:
-        """Send `data`; what the kernel does not take now is kept until it takes more.
-
-        Meanwhile nothing is read: a client that does not read what it gets is not listened to.
+        A client that does not read what it gets is not listened to until it has.
         """
-        sent = 0
-        with contextlib.suppress(BlockingIOError):
-            sent = self.connections[fd].send(data)
-        if sent < len(data):
-            self.unsent[fd] = data[sent:]
+        self.quiet.discard(fd)
+        outbound = self.outbound[fd]
+        try:
+            if outbound:
+                outbound.flush()
+                return
+            data = sockets.read(self.connections[fd])
+            if data:
+                outbound.write(data)
+                outbound.pause()
+        except OSError:
+            self.drop(fd)
+        else:
+            if data == b"":
+                self.drop(fd)
 
     def drop(self, fd: int) -> None:
         """Forget a client."""
         self.poller.delete(fd)
-        self.unsent.pop(fd, None)
+        del self.outbound[fd]
         self.connections.pop(fd).close()
+        if self.ending and not self.connections:
+            self.poller.stop()
+
+    def shut_down(self) -> None:
+        """Take no new clients, and stop the poller when all that are there have finished."""
+        self.ending = True
+        self.poller.delete(self.listener)
+        self.listener.close()
+        if self.connections:
+            self.drop_the_quiet()
+        else:
+            self.poller.stop()
+
+    def drop_the_quiet(self, _: object = None) -> None:
+        """Let those go that have had their say, and look again later."""
+        for fd in self.quiet:
+            if not self.outbound[fd]:
+                self.drop(fd)
+        self.quiet = set(self.connections)
+        self.poller.call_later(QUIET_SECONDS, self.drop_the_quiet)
 
     def close(self) -> None:
         """Close every socket."""
@@ -77,19 +95,14 @@ class EchoServer:
 
 def main() -> None:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Send back to every client what it sends.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=9090, help="port, 0 for any (%(default)s)")
+    parser = serving.server_options("echo_server", "Send back to every client what it sends.", 9090)
     arguments = parser.parse_args()
-    with netpoll.open_poller() as poller:
-        server = EchoServer(poller, arguments.host, arguments.port)
-        print(f"echo server on {server.address[0]}:{server.address[1]}; Ctrl-C ends it", flush=True)
-        try:
-            poller.polling()
-        except KeyboardInterrupt:
-            print()
-        finally:
-            server.close()
+    serving.run(
+        parser,
+        arguments,
+        "echo server on {}",
+        lambda poller: EchoServer(poller, arguments.host, arguments.port),
+    )
 
 
 if __name__ == "__main__":
