@@ -313,6 +313,8 @@ def test(options: argparse.Namespace) -> int:
     set_up("lab", "dev")
     started = time.monotonic()
     pytest = [PYTHON, "-m", "pytest", *(["--slow"] if options.slow else [])]
+    if options.coverage:
+        pytest[1:1] = ["-m", "coverage", "run"]
     steps = [
         ("ruff check", [PYTHON, "-m", "ruff", "check", "."]),
         ("ruff format", [PYTHON, "-m", "ruff", "format", "--check", "."]),
@@ -325,6 +327,13 @@ def test(options: argparse.Namespace) -> int:
         steps.insert(-1, ("node", [node, "--test", *javascript]))
     elif javascript:
         say("There is no node here: the JavaScript tests are left out.")
+    if options.coverage:
+        shutil.rmtree(ROOT / "build/coverage", ignore_errors=True)
+        coverage = [PYTHON, "-m", "coverage"]
+        steps += [
+            ("coverage combine", [*coverage, "combine", "--quiet"]),
+            ("coverage report", [*coverage, "report"]),
+        ]
     for name, command in steps:
         say(f"--- {name}")
         step_started = time.monotonic()
@@ -507,9 +516,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the file to write (default: %(default)s)",
     )
     command = add("test", test, "lint, check the types and run every test")
-    command.usage = "run.py test [--slow] [pytest argument ...]"
+    command.usage = "run.py test [--slow] [--coverage] [pytest argument ...]"
     command.epilog = "What is not listed here goes to pytest: run.py test -k wakeup -x"
     command.add_argument("--slow", action="store_true", help="also run the tests marked slow")
+    command.add_argument(
+        "--coverage", action="store_true", help="also report which lines of netpoll they ran"
+    )
     add("bench", bench, "run the benchmarks in tests/benchmarks")
     command = add("lock", lock, "remake requirements.lock from pyproject.toml (needs the network)")
     command.add_argument(

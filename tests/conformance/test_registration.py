@@ -23,6 +23,7 @@ from tests.conformance.worlds import (
     World,
     agree,
     ignore,
+    is_silent,
     needs,
     on_real_kernels,
 )
@@ -78,6 +79,7 @@ def test_deleted_twice(world: World, poller: Poller) -> None:
         assert calls.in_rounds(poller, 1) == [0]
     assert not poller.attachments
     assert agree(world, poller)
+    assert is_silent(world, poller)
 
 
 @pytest.mark.parametrize("add", ADDS)

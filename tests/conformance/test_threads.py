@@ -107,21 +107,21 @@ def test_add_during_a_wait(world: World, loop: Loop) -> None:
 
 @on_real_kernels
 def test_mod_during_a_wait(world: World, loop: Loop) -> None:
-    """A wait under way honors the new interest and calls the new callback."""
+    """A wait under way honors the new interest and calls the new callback, time and again."""
     here, there = world.pair()
-    loop.poller.add_read(loop.attachment(here, "old"))
-    poller = loop.until_it_waits()
+    loop.poller.add_read(loop.attachment(here, "read"))
 
-    def once(fd: int, event: int, flags: int) -> None:
-        write.callback(fd, event, flags)
-        poller.mod_read(loop.attachment(fd, "again"))
+    def write_once(fd: int, event: int, flags: int) -> None:
+        loop.poller.mod_read(loop.attachment(fd, "read"))
+        written.callback(fd, event, flags)
 
-    write = loop.attachment(here, "write")
-    poller.mod_write(PollAttachment(here, once))
-    assert loop.next_call() == "write"
+    written = loop.attachment(here, "written")
+    for _ in range(20):
+        loop.until_it_waits().mod_write(PollAttachment(here, write_once))
+        assert loop.next_call() == "written"
     assert loop.is_silent()
     there.send(b"x")
-    assert loop.next_call() == "again"
+    assert loop.next_call() == "read"
 
 
 @on_real_kernels
