@@ -64,6 +64,11 @@ def fail(number: int) -> NoReturn:
 # ---- open files -------------------------------------------------------------------------------
 
 
+def _written(address: Any) -> str:
+    """Return an address as people write it: ``127.0.0.1:9090``."""
+    return "{}:{}".format(*address) if isinstance(address, tuple) else str(address)
+
+
 class Watcher:
     """One who is told what happens to a file: a line of an interest list."""
 
@@ -120,6 +125,11 @@ class File:
 
     def released(self) -> None:
         """Do what the close of the last descriptor does."""
+
+    @property
+    def name(self) -> str:
+        """What kind of file it is, or who its peer is, in a word or two."""
+        return str(self).partition(",")[0]
 
     @property
     def number(self) -> str:
@@ -282,6 +292,11 @@ class Connection(SocketFile):
         self.received.clear()
         self.peer.wake(0)
 
+    @property
+    def name(self) -> str:
+        """The address of its peer."""
+        return _written(self.peer.address) or "socket pair"
+
     def __str__(self) -> str:
         return f"connected socket, peer {self.peer.number}"
 
@@ -315,6 +330,11 @@ class Listener(SocketFile):
         for connection in self.waiting:
             connection.resets = True
             connection.released()
+
+    @property
+    def name(self) -> str:
+        """Where it listens."""
+        return f"listener :{_written(self.address).rpartition(':')[2]}"
 
     def __str__(self) -> str:
         return f"listener at {self.address}, {len(self.waiting)} waiting"
@@ -1182,6 +1202,11 @@ class Kernel(OneThread):
     def fstat(self, fd: int) -> Identity:
         """Return what tells the open file from every other."""
         return Identity(1, self._file(fd).inode)
+
+    @public
+    def describe(self, fd: int) -> str:
+        """Return a short name for what `fd` stands for: ``listener :9090``, a peer's address."""
+        return self._file(fd).name
 
     @public
     def set_blocking(self, fd: int, blocking: bool) -> None:

@@ -275,7 +275,7 @@ def test_other_errors_get_out(backend: Select, pair: Pair) -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     backend.add(pair[0].fileno(), READ)
-    backend._kernel = SimpleNamespace(select=no_memory)
+    backend.kernel = SimpleNamespace(select=no_memory)
     for call in (lambda: backend.wait(0, 8), lambda: backend.add(7, READ)):
         with pytest.raises(OSError, match="memory"):
             call()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import io as io_module  # `io` is what record() is told
 import socket
 import sys
 import threading
@@ -24,11 +25,14 @@ import netpoll.background
 import netpoll.poller
 import netpoll.queue
 import netpoll.registrar
+import netpoll.simulated
+import netpoll.sockets
 from netpoll.attachment import Callback
 from netpoll.backends import Backend, Interest
 from netpoll.errors import AcceptSocketError, EngineShutdown
 from netpoll.poller import Poller
 from netpoll.queue import AsyncTaskQueue, EventPriority, Task, Timer
+from netpoll.simulated import Socket
 from netpoll.wakeup import Wakeup
 from tracer import socket_calls
 from tracer.rows import KIND, NOTHING, ROW, Rows
@@ -44,6 +48,8 @@ _PASSED_THROUGH = {
         netpoll.poller,
         netpoll.queue,
         netpoll.registrar,
+        netpoll.simulated,
+        netpoll.sockets,
         socket_calls,
         socket,
         contextlib,
@@ -51,6 +57,7 @@ _PASSED_THROUGH = {
     )
 }
 _PASSED_THROUGH.add(__file__)
+socket_calls.KINDS.append(Socket)
 
 
 def record(poller: Poller, *, io: bool = True, limit: int = 100_000) -> Recording:
@@ -76,7 +83,7 @@ class Recording:
     trace: Trace
 
     def __init__(self, poller: Poller, *, io: bool, limit: int) -> None:
-        self.rows = Rows()
+        self.rows = Rows(_clock_of(poller))
         self.poller = poller
         self.running = False
         self.most_bytes = limit * ROW.size
@@ -159,7 +166,7 @@ class Recording:
         registrations = [
             BaseRegistration(
                 fd,
-                socket_calls.name_of(fd),
+                socket_calls.name_of(fd, poller.backend.kernel),
                 _directions(registration.interest),
                 registration.interest.edge_triggered,
                 registration.interest.oneshot,
@@ -175,7 +182,7 @@ class Recording:
             for task in list(queue)
             if task is not running
         ]
-        now, now_ns = poller.backend.clock(), monotonic_ns()
+        now, now_ns = poller.backend.clock(), self.rows.now_ns()
         timers = [
             BaseTimer(
                 now_ns + round((timer.deadline - now) * 1e9), self.rows.function_id(timer.func)
@@ -184,7 +191,7 @@ class Recording:
         ]
         return BaseState(
             backend=poller.backend.name,
-            fd=poller.fileno(),
+            fd=_descriptor_of(poller),
             wakeup_fd=poller.wakeup.fd,
             size=poller.size,
             running=poller.running,
@@ -249,6 +256,7 @@ class BackendTwin:
     def __init__(self, recording: Recording, original: Backend) -> None:
         self.name = original.name
         self.limits = original.limits
+        self.kernel = original.kernel
         self.flags = original.flags
         self.clock = original.clock
         self.fileno = original.fileno
@@ -286,9 +294,9 @@ class BackendTwin:
         first = second = failure = NOTHING
         if interest is not None:
             bits = sum(bool(wanted) << place for place, wanted in enumerate(interest))
-            first = bits | rows.string_id(socket_calls.name_of(fd)) << 8
+            first = bits | rows.string_id(socket_calls.name_of(fd, self.kernel)) << 8
             second = recording.callback_of(fd)
-        seq, t_ns = rows.next_seq(), monotonic_ns()
+        seq, t_ns = rows.next_seq(), rows.now_ns()
         try:
             return change()
         except BaseException as error:
@@ -313,7 +321,8 @@ def _recorded_wait(
 ) -> Callable[[float | None, int], list[tuple[int, int]]]:
     """Return the original's `wait`, writing down when it began and what it returned."""
     poller, rows = recording.poller, recording.rows
-    append, pack, next_seq = rows.packed.extend, ROW.pack, rows.next_seq
+    append, pack = rows.packed.extend, ROW.pack
+    next_seq, now_ns = rows.next_seq, rows.now_ns
     pairs, flatten = rows.events, chain.from_iterable
     size_before = poller.size
 
@@ -330,15 +339,13 @@ def _recorded_wait(
             rows.write(KIND["BatchResized"], cause=recording.last_wait, first=size)
         pause = NOTHING if timeout is None else round(timeout * 1e9)
         started = next_seq()
-        append(
-            pack(started, monotonic_ns(), _WAIT_STARTED, thread, -1, -1, pause, size, -1, -1, -1)
-        )
+        append(pack(started, now_ns(), _WAIT_STARTED, thread, -1, -1, pause, size, -1, -1, -1))
         try:
             events = original.wait(timeout, size)
         except BaseException as error:
             rows.write(_WAIT_ENDED, cause=started, first=0, second=0, error=rows.error_id(error))
             raise
-        seq, t_ns, first = next_seq(), monotonic_ns(), len(pairs)
+        seq, t_ns, first = next_seq(), now_ns(), len(pairs)
         pairs.fromlist([*flatten(events)])
         append(pack(seq, t_ns, _WAIT_ENDED, thread, started, -1, first, len(events), -1, -1, -1))
         recording.last_wait = seq
@@ -386,7 +393,9 @@ class CallbacksTwin(MutableMapping[int, Callback]):
 def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Callback:
     """Return `callback`, writing down each call."""
     poller, rows = recording.poller, recording.rows
-    append, pack, next_seq = rows.packed.extend, ROW.pack, rows.next_seq
+    append, pack = rows.packed.extend, ROW.pack
+    next_seq, now_ns = rows.next_seq, rows.now_ns
+    flags_of = poller.backend.flags
     if fd == poller.wakeup.fd:
         return callback
 
@@ -402,8 +411,8 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
         if recording.run is not poller._run:
             recording.meet_run()
         thread, wait = recording.thread_name, recording.last_wait
-        first = event | flags << 32 if flags else event
-        seq, t_ns, failure = next_seq(), monotonic_ns(), NOTHING
+        first = event | flags_of.get(fd, 0) << 32 if flags_of else event
+        seq, t_ns, failure = next_seq(), now_ns(), NOTHING
         append(pack(seq, t_ns, _STARTED, thread, wait, fd, first, function, -1, -1, -1))
         recording.cause = seq
         try:
@@ -413,9 +422,7 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
             raise
         finally:
             recording.cause = NOTHING
-            append(
-                pack(next_seq(), monotonic_ns(), _ENDED, thread, seq, fd, -1, -1, -1, -1, failure)
-            )
+            append(pack(next_seq(), now_ns(), _ENDED, thread, seq, fd, -1, -1, -1, -1, failure))
 
     return dispatch
 
@@ -531,7 +538,7 @@ class WakeupTwin(Wakeup):
         if cause is None:
             cause = recording.cause_here()
         with self._one:
-            seq, t_ns = recording.rows.next_seq(), monotonic_ns()
+            seq, t_ns = recording.rows.next_seq(), recording.rows.now_ns()
             sent = self._original.wake()
             if sent:
                 recording.last_wakeup = seq
@@ -557,6 +564,19 @@ _WAIT_STARTED, _WAIT_ENDED = KIND["WaitStarted"], KIND["WaitEnded"]
 _STARTED, _ENDED = KIND["DispatchStarted"], KIND["DispatchEnded"]
 _LONGEST = 9e9  # seconds: what a row has room for, some 285 years
 _MOST_FD = 2**31 - 1  # what a row has room for: the greatest descriptor there can be
+
+
+def _clock_of(poller: Poller) -> Callable[[], int]:
+    """Return the clock of the poller's kernel, in nanoseconds."""
+    clock = poller.backend.clock
+    return monotonic_ns if clock is monotonic else lambda: round(clock() * 1e9)
+
+
+def _descriptor_of(poller: Poller) -> int | None:
+    try:
+        return poller.fileno()
+    except io_module.UnsupportedOperation:
+        return None
 
 
 def _directions(interest: Interest) -> str:

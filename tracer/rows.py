@@ -47,7 +47,8 @@ _SEQ = struct.Struct("<q")
 class Rows(Sequence[Step]):
     """The steps recorded so far, as a sequence that grows while the recording runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ns: Callable[[], int] = monotonic_ns) -> None:
+        self.now_ns = now_ns
         self.packed = bytearray()
         self.events = array("i")  # the (fd, event) pairs of all waits, one after the other
         self.strings: dict[int, str] = {}
@@ -85,7 +86,7 @@ class Rows(Sequence[Step]):
         self.packed.extend(
             ROW.pack(
                 seq,
-                monotonic_ns() if t_ns is None else t_ns,
+                self.now_ns() if t_ns is None else t_ns,
                 kind,
                 self.string_id(threading.current_thread().name),
                 cause,

@@ -1,5 +1,7 @@
 """What a callback does to its sockets: the methods of `socket.socket`, wrapped while recording.
 
+Other classes with methods of the same names can be added to `KINDS`.
+
 Only calls that a watched thread makes inside a callback or task are written down; every other call
 goes straight through. When the last recording ends, the methods are the original ones again.
 """
@@ -31,8 +33,11 @@ class Watcher(Protocol):
         ...
 
 
+KINDS: list[type] = [socket.socket]
+"""The classes of sockets whose methods are wrapped."""
+
 _watchers: dict[int, tuple[Watcher, ...]] = {}
-_originals: dict[str, Any] = {}
+_originals: dict[tuple[type, str], Any] = {}
 _lock = threading.Lock()
 
 
@@ -69,9 +74,14 @@ def address_text(address: object) -> str:
     return str(address) if address else "unnamed"
 
 
-def name_of(fd: int) -> str:
-    """Return a short name for a descriptor: ``listener :9090``, a peer's address, ``pipe``."""
+def name_of(fd: int, kernel: Any = None) -> str:
+    """Return a short name for a descriptor: ``listener :9090``, a peer's address, ``pipe``.
+
+    It is one of `kernel`, where that can describe it, as a simulated one can.
+    """
     try:
+        if hasattr(kernel, "describe"):
+            return str(kernel.describe(fd))
         if not stat.S_ISSOCK(fstat(fd).st_mode):
             return _kind_of_file(fd)
         if socket.getdefaulttimeout() is not None:  # a socket object would set it on the descriptor
@@ -110,20 +120,22 @@ def _kind_of_file(fd: int) -> str:
 
 
 def _wrap() -> None:
-    for name, wrapper in _WRAPPERS.items():
-        if name not in _originals:  # it is when an interrupt ended an _unwrap
-            method = getattr(socket.socket, name)
-            _originals[name] = vars(socket.socket).get(name)
-            setattr(socket.socket, name, wrapper(name, method))
+    for kind in KINDS:
+        for name, wrapper in _WRAPPERS.items():
+            method = getattr(kind, name, None)
+            # It is wrapped already when an interrupt ended an _unwrap.
+            if method is not None and (kind, name) not in _originals:
+                _originals[kind, name] = vars(kind).get(name)
+                setattr(kind, name, wrapper(name, method))
 
 
 def _unwrap() -> None:
-    for name, original in list(_originals.items()):
+    for (kind, name), original in list(_originals.items()):
         if original is not None:
-            setattr(socket.socket, name, original)
-        elif name in vars(socket.socket):  # it is not when an interrupt ended this before
-            delattr(socket.socket, name)
-        del _originals[name]
+            setattr(kind, name, original)
+        elif name in vars(kind):  # it is not when an interrupt ended this before
+            delattr(kind, name)
+        del _originals[kind, name]
 
 
 Method = Callable[..., Any]

@@ -57,11 +57,13 @@ class Backend(Protocol):
     whether a wait under way must be ended, because it would not honor the change.
 
     `flags` holds the raw flags that came with a descriptor's latest event, where the kernel has
-    such (kqueue), and is None elsewhere. `clock` is the kernel's, in seconds, which times waits.
+    such (kqueue), and is None elsewhere. `kernel` is the module `select` or what stands in for it;
+    `clock` is its clock, in seconds, which times waits.
     """
 
     name: str
     limits: Limits
+    kernel: Any
     flags: Mapping[int, int] | None
     clock: Callable[[], float]
 

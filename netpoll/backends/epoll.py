@@ -22,7 +22,7 @@ class Epoll:
 
     def __init__(self, kernel: Any) -> None:
         self.clock = system_call(kernel, "monotonic")
-        self._kernel = kernel
+        self.kernel = kernel
         self._epoll = kernel.epoll()
         self._masks: dict[int, int] = {}
         self._in_doubt = False  # the kernel's set may hold an entry that it should not
@@ -30,7 +30,7 @@ class Epoll:
 
     def add(self, fd: int, interest: Interest) -> bool:
         """Put `fd` on the interest list; a closed number used again replaces what it was."""
-        mask = mask_of(self._kernel, interest)
+        mask = mask_of(self.kernel, interest)
         before = self._in_doubt
         self._in_doubt = before or fd in self._masks
         try:
@@ -43,7 +43,7 @@ class Epoll:
 
     def modify(self, fd: int, interest: Interest) -> bool:
         """Replace the interest in `fd`; the kernel looks at its readiness anew."""
-        mask = mask_of(self._kernel, interest)
+        mask = mask_of(self.kernel, interest)
         try:
             if interest.exclusive:
                 self._replace(fd, mask)
@@ -68,7 +68,7 @@ class Epoll:
 
     def open_wakeup(self) -> Wakeup:
         """Open an eventfd."""
-        return Wakeup(eventfd_channel(self._kernel))
+        return Wakeup(eventfd_channel(self.kernel))
 
     def fileno(self) -> int:
         """Return the epoll descriptor."""
@@ -95,17 +95,17 @@ class Epoll:
         frees it. A wait under way still looks at the old set: whoever calls from another thread
         ends it.
         """
-        with self._kernel.epoll() as fresh:
+        with self.kernel.epoll() as fresh:
             for fd, mask in self._masks.items():
                 try:
-                    self._epoll.modify(fd, mask & ~self._kernel.EPOLLEXCLUSIVE)
+                    self._epoll.modify(fd, mask & ~self.kernel.EPOLLEXCLUSIVE)
                 except OSError as error:
                     # EINVAL is MOD's answer to an exclusive entry. Any other: the number was
                     # closed without delete, and the file that it may stand for now is not ours.
                     if error.errno != errno.EINVAL:
                         continue
                 fresh.register(fd, mask)
-            dup2 = system_call(self._kernel, "dup2")
+            dup2 = system_call(self.kernel, "dup2")
             dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
             self._in_doubt = False
 

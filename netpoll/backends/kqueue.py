@@ -47,7 +47,7 @@ class Kqueue:
     def __init__(self, kernel: Any) -> None:
         self.clock = system_call(kernel, "monotonic")
         self.flags: dict[int, int] = {}
-        self._kernel = kernel
+        self.kernel = kernel
         self._kqueue = kernel.kqueue()
         self._unusual = kernel.KQ_EV_EOF | kernel.KQ_EV_ERROR
         self._filters = [kernel.KQ_FILTER_READ, kernel.KQ_FILTER_WRITE]
@@ -81,7 +81,7 @@ class Kqueue:
         with self._lock:
             before = self._registered.get(fd)
             if before is not None:
-                stay = self._kernel.KQ_EV_ENABLE if before.armed else self._kernel.KQ_EV_DISABLE
+                stay = self.kernel.KQ_EV_ENABLE if before.armed else self.kernel.KQ_EV_DISABLE
                 if not self._change(fd, before.filters, stay):  # they are all there
                     raise AlreadyRegistered(fd)
                 self._drop(fd, before)
@@ -114,7 +114,7 @@ class Kqueue:
 
     def open_wakeup(self) -> Wakeup:
         """Open a pipe: EVFILT_USER is not on every BSD, and Python has no name for it."""
-        return Wakeup(pipe_channel(self._kernel))
+        return Wakeup(pipe_channel(self.kernel))
 
     def fileno(self) -> int:
         """Return the kqueue descriptor."""
@@ -127,7 +127,7 @@ class Kqueue:
 
     def _end_of(self, event: int, kevent: Any) -> int:
         """Return what epoll would report for `kevent`, which has EV_EOF or EV_ERROR."""
-        if kevent.flags & self._kernel.KQ_EV_ERROR:
+        if kevent.flags & self.kernel.KQ_EV_ERROR:
             return ERR  # kqueue(2): the kernel failed to process this one; its data says why
         if kevent.fflags:  # the socket's error
             event |= ERR | HUP
@@ -140,8 +140,8 @@ class Kqueue:
         before = self._registered.get(fd)
         filters = list(itertools.compress(self._filters, (interest.read, interest.write)))
         knotes = self._registered[fd] = Knotes(interest, filters)  # first: events can come at once
-        flags = self._kernel.KQ_EV_CLEAR if interest.edge_triggered else 0
-        errors = self._change(fd, filters, self._kernel.KQ_EV_ADD | flags)
+        flags = self.kernel.KQ_EV_CLEAR if interest.edge_triggered else 0
+        errors = self._change(fd, filters, self.kernel.KQ_EV_ADD | flags)
         if errors:
             self._drop(fd, knotes)
             del self._registered[fd]
@@ -153,7 +153,7 @@ class Kqueue:
     def _drop(self, fd: int, knotes: Knotes) -> bool:
         """Delete the knotes of `fd`; return False when they were gone already: it was closed."""
         settled, knotes.settled = knotes.settled, False
-        missing = self._change(fd, knotes.filters, self._kernel.KQ_EV_DELETE) != []
+        missing = self._change(fd, knotes.filters, self.kernel.KQ_EV_DELETE) != []
         knotes.settled = settled and missing
         return not knotes.settled
 
@@ -164,14 +164,14 @@ class Kqueue:
             # Another thread may have changed it after the kernel looked.
             if knotes is not None and knotes.interest.oneshot and filter in knotes.filters:
                 knotes.armed = False
-                self._change(fd, knotes.filters, self._kernel.KQ_EV_DISABLE)
+                self._change(fd, knotes.filters, self.kernel.KQ_EV_DISABLE)
 
     def _change(self, fd: int, filters: list[int], flags: int) -> list[OSError]:
         """Change knotes of `fd` and return the errors: one call each, as a call raises only one."""
         errors = []
         for filter in filters:
             try:
-                self._kqueue.control([self._kernel.kevent(fd, filter, flags)], 0, 0)
+                self._kqueue.control([self.kernel.kevent(fd, filter, flags)], 0, 0)
             except OSError as error:
                 errors.append(error)
         return errors
@@ -179,7 +179,7 @@ class Kqueue:
     def _missing(self, fd: int) -> Exception:
         """Return the error for a number that is not on the kernel's list."""
         try:
-            system_call(self._kernel, "fstat")(fd)
+            system_call(self.kernel, "fstat")(fd)
         except OSError:
             return ValueError(f"descriptor {fd} is closed")
         return NotRegistered(fd)

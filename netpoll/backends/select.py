@@ -42,7 +42,7 @@ class Select:
 
     def __init__(self, kernel: Any) -> None:
         self.clock = system_call(kernel, "monotonic")
-        self._kernel = kernel
+        self.kernel = kernel
         self._fstat = system_call(kernel, "fstat")
         self._on_windows = os.name == "nt"
         # On Windows a connection that fails is exceptional, and never writable.
@@ -59,7 +59,7 @@ class Select:
             wanted = [[fd for fd, one in watched.items() if one.mask & kind] for kind in kinds]
             events: dict[int, int] = {}
             try:
-                ready = self._kernel.select(*wanted, timeout)
+                ready = self.kernel.select(*wanted, timeout)
             except OSError as error:
                 if error.errno not in NOT_OPEN:
                     raise
@@ -123,7 +123,7 @@ class Select:
 
     def _is_open(self, fd: int) -> bool:
         try:
-            self._kernel.select([fd], [], [], 0)
+            self.kernel.select([fd], [], [], 0)
         except OSError:
             return False
         return True
@@ -142,7 +142,7 @@ class Select:
         """
         try:
             # Python refuses too large a number on Unix, and too long a list on Windows.
-            self._kernel.select([fd] * len({*self._registered, fd}), [], [], 0)
+            self.kernel.select([fd] * len({*self._registered, fd}), [], [], 0)
             return self._identity(fd)
         except OSError as error:
             if error.errno not in NOT_OPEN:

@@ -218,7 +218,7 @@ class Connection:
 
     def answer_all(self) -> None:
         """Answer one request after the other, until one is not complete or an answer waits."""
-        while self.received and not self.answering and not self.lingering:
+        while self.received and not self.answering:
             request = None
             try:
                 request = next_request(self.received)
@@ -240,7 +240,7 @@ class Connection:
         remaining = self.deadline - monotonic()
         if remaining > 0:
             self.call_again_after(remaining)
-        elif self.received and not self.answering and not self.lingering:
+        elif self.received and not self.answering:
             self.call_again_after(self.server.timeout)
             try:
                 self.answer_with_page(HTTPStatus.REQUEST_TIMEOUT, None)
@@ -321,6 +321,7 @@ class Connection:
         if not self.keep or (self.server.ending and not self.received):
             self.socket.shutdown(socket.SHUT_WR)
             self.lingering = True
+            self.received.clear()
             self.call_again_after(LINGER_SECONDS)
 
     # ---- the end ------------------------------------------------------------------------------
