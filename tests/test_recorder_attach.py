@@ -320,21 +320,6 @@ def test_with_statement(poller: Poller, fd: int) -> None:
     assert len(trace) == 1
 
 
-def test_full_recording_stops_by_itself(poller: Poller, fd: int) -> None:
-    """A loop that spins ends its recording at the limit, and goes on without it."""
-    before = collaborators(poller)
-    poller.add_read(PollAttachment(fd, nothing))
-    recording = tracer.record(poller, limit=40)
-    assert repr(recording) == "<Recording of 0 steps, running>"
-    for _ in range(30):
-        assert poller.poll_once(LONG) == 1
-    assert not recording.running
-    assert recording.full
-    assert 40 <= len(recording.trace) < 50
-    assert repr(recording).endswith("full>")
-    assert same(before, collaborators(poller))
-
-
 # ---- a loop that does not come round ----------------------------------------------------------
 
 

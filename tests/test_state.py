@@ -1,4 +1,4 @@
-"""`LoopState`, `advance` and `Replay`."""
+"""`LoopState` and `advance`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from tests.traces import (
     echo_trace,
     random_trace,
 )
-from tracer.state import LoopState, Replay, advance, client_name, initial
+from tracer.replay import Replay
+from tracer.state import LoopState, advance, client_name, initial
 from tracer.steps import Accepted, Closed, Read, Registered
 from tracer.trace import BaseRegistration, BaseState, BaseTask
 
@@ -324,44 +325,6 @@ def test_advance_changes_nothing_it_was_given() -> None:
         states.append(advance(states[-1], step))
         dumps.append(json.dumps(states[-1].to_json()))
     assert [json.dumps(state.to_json()) for state in states] == dumps
-
-
-def test_replay_seeks_to_the_same_states() -> None:
-    """In any order of asking, `Replay` gives what a fold from the start gives."""
-    trace = random_trace(3)
-    states = [initial(trace.base)]
-    for step in trace:
-        states.append(advance(states[-1], step))
-    replay = Replay(trace)
-    for index in (len(trace) - 1, 0, 200, 64, 63, 199, -1, 65, 100, len(trace) // 2):
-        assert replay.state(index) == states[index + 1]
-    with pytest.raises(IndexError):
-        replay.state(len(trace))
-    with pytest.raises(IndexError):
-        replay.state(-2)
-
-
-def test_replay_seeks_cheaply(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once it has been there, a seek costs at most one spacing of steps."""
-    trace = random_trace(5)
-    replay = Replay(trace)
-    replay.state(len(trace) - 1)
-    calls = []
-
-    def counted(state: LoopState, step: Any) -> LoopState:
-        calls.append(step)
-        return advance(state, step)
-
-    monkeypatch.setattr("tracer.state.advance", counted)
-    replay.state(150)
-    assert len(calls) <= Replay.SPACING
-
-
-def test_index_of_finds_a_seq() -> None:
-    """A step is found by its seq, also when the first ones are missing."""
-    trace = echo_trace()
-    assert Replay(trace).index_of(10) == 9
-    assert Replay(trace).index_of(10_000) is None
 
 
 @pytest.mark.parametrize("seed", range(30))

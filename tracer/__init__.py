@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tracer.diagram import GraphvizMissing, diagram
 from tracer.page import write_page
 from tracer.recorder import Recording, record
-from tracer.state import LoopState, Replay
+from tracer.replay import Replay
+from tracer.state import LoopState
 from tracer.trace import Trace, TraceFormatError, load
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ except ImportError as error:
 
 from tracer.assets import module, style
 from tracer.diagram import GraphvizMissing, diagram, draw, layout
-from tracer.state import Replay
+from tracer.replay import Replay
 from tracer.trace import Trace
 from tracer.words import sentence
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import io as io_module  # `io` is what record() is told
+import logging
 import socket
 import sys
 import threading
@@ -36,10 +38,23 @@ from netpoll.simulated import Socket
 from netpoll.wakeup import Wakeup
 from tracer import socket_calls
 from tracer.rows import KIND, NOTHING, ROW, Rows
+from tracer.steps import (
+    BatchResized,
+    Deleted,
+    Registered,
+    Step,
+    TaskQueued,
+    TaskStarted,
+    TimerCanceled,
+    TimerFired,
+    TimerSet,
+)
 from tracer.trace import BaseRegistration, BaseState, BaseTask, BaseTimer, Trace
 
 ATTACH_TIMEOUT = 5.0
 """How many seconds `record` and `Recording.stop` wait for a busy loop to come round."""
+
+logger = logging.getLogger("tracer")
 
 _PASSED_THROUGH = {
     module.__file__
@@ -60,24 +75,30 @@ _PASSED_THROUGH.add(__file__)
 socket_calls.KINDS.append(Socket)
 
 
-def record(poller: Poller, *, io: bool = True, limit: int = 100_000) -> Recording:
+def record(poller: Poller, *, io: bool = True, limit: int = 1_000_000) -> Recording:
     """Start to record `poller`, running or not, from any thread.
 
     `io` also writes down what callbacks do to their sockets, which wraps the methods of
-    `socket.socket` for as long as the recording runs. After about `limit` steps it stops by itself,
-    so that a loop that spins does not fill the memory. A recording of the same poller that still
-    runs is stopped first. Raises TypeError for anything but a poller, ValueError for a closed one,
+    `socket.socket` for as long as the recording runs. About `limit` steps are kept, the newest; the
+    trace's base state counts those that were dropped, and holds what they left. A recording of the
+    same poller that still runs is stopped first. A fault of the recording itself never reaches the
+    program: it is logged, ends the recording, and stands in `Recording.fault`.
+
+    Raises TypeError for anything but a poller, ValueError for a closed one or a limit below 1,
     TimeoutError, with the line that it hangs on, when a callback keeps the loop from coming round.
     """
     if not isinstance(poller, Poller):
         raise TypeError(f"record takes a netpoll.Poller, not {poller!r}")
+    if limit < 1:
+        raise ValueError(f"a recording keeps at least 1 step, not {limit}")
     return Recording(poller, io=io, limit=limit)
 
 
 class Recording:
     """A recording of one poller. Made by `record`; as a context manager it yields its trace.
 
-    `trace` is there at once and grows until `stop`, or until the poller is closed.
+    `trace` is there at once and grows until `stop`, or until the poller is closed. `fault` is the
+    text of the exception that ended the recording; None while nothing of the kind happened.
     """
 
     trace: Trace
@@ -86,6 +107,7 @@ class Recording:
         self.rows = Rows(_clock_of(poller))
         self.poller = poller
         self.running = False
+        self.fault: str | None = None
         self.most_bytes = limit * ROW.size
         self.run: object = None  # the call of polling or poll_once that was seen last
         self.thread = 0  # its thread
@@ -118,13 +140,14 @@ class Recording:
         self.stop()
 
     def __repr__(self) -> str:
-        state = "running" if self.running else "full" if self.full else "ended"
-        return f"<Recording of {len(self.rows)} steps, {state}>"
+        state = "running" if self.running else "failed" if self.fault else "ended"
+        dropped = f", {self.dropped} older ones dropped" if self.dropped else ""
+        return f"<Recording of {len(self.rows)} steps{dropped}, {state}>"
 
     @property
-    def full(self) -> bool:
-        """Whether the recording has as many steps as it may, and so has stopped by itself."""
-        return len(self.rows) * ROW.size >= self.most_bytes
+    def dropped(self) -> int:
+        """How many steps were dropped, the oldest, to keep within the limit."""
+        return self.trace.base.dropped
 
     # ---- attach and detach: in the loop's thread, or while none runs --------------------------
 
@@ -202,6 +225,36 @@ class Recording:
 
     # ---- what the twins ask -------------------------------------------------------------------
 
+    def make_room(self) -> None:
+        """Fold the oldest steps into the base state; while somebody reads, next time."""
+        rows = self.rows
+        if rows.reading.acquire(blocking=False):
+            try:
+                count = max(len(rows.packed) // ROW.size // 8, 1)
+                base = after(self.trace.base, rows.lasting(count), count)
+                rows.drop(count)
+                self.trace.base = base
+            finally:
+                rows.reading.release()
+
+    def guarded(self) -> _Guard:
+        """Return a context in which a fault ends the recording, and gets no further."""
+        return _Guard(self)
+
+    def error_id(self, error: BaseException) -> int:
+        """Return the id of what a call raised, whatever it takes to get its text."""
+        try:
+            return self.rows.error_id(error)
+        except Exception as fault:
+            self.fail(fault)
+            return NOTHING
+
+    def fail(self, error: Exception) -> None:
+        """Note a fault of the recording; the next wait goes on without it."""
+        if self.fault is None:
+            self.fault = f"{type(error).__name__}: {error}"
+            logger.error("the recording of %r failed and ends here", self.poller, exc_info=error)
+
     def meet_run(self) -> None:
         """Note that this thread runs the loop now, and begin to watch its sockets."""
         self.run = self.poller._run
@@ -238,7 +291,9 @@ class Recording:
     ) -> None:
         """Write down a socket call that a callback or task of the loop made."""
         cause, rows = self.cause_here(), self.rows
-        if cause != NOTHING:
+        if cause == NOTHING:
+            return
+        try:
             rows.write(
                 kind,
                 cause=cause,
@@ -248,6 +303,24 @@ class Recording:
                 site=self.site(),
                 error=NOTHING if error is None else rows.error_id(error),
             )
+        except Exception as fault:
+            self.fail(fault)
+
+
+class _Guard:
+    """A context that keeps faults of a recording from the program that is recorded."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._recording.fail(error)
+        return True
 
 
 class BackendTwin:
@@ -283,7 +356,10 @@ class BackendTwin:
 
     def close(self) -> None:
         """Write down that the poller gives its descriptors back, and end the recording."""
-        self.recording.rows.write(KIND["PollerClosed"], cause=self.recording.cause_here())
+        try:
+            self.recording.rows.write(KIND["PollerClosed"], cause=self.recording.cause_here())
+        except Exception as fault:
+            self.recording.fail(fault)
         self.recording.detach()
         self._original.close()
 
@@ -292,28 +368,35 @@ class BackendTwin:
     ) -> bool:
         recording, rows = self.recording, self.recording.rows
         first = second = failure = NOTHING
-        if interest is not None:
-            bits = sum(bool(wanted) << place for place, wanted in enumerate(interest))
-            first = bits | rows.string_id(socket_calls.name_of(fd, self.kernel)) << 8
-            second = recording.callback_of(fd)
-        seq, t_ns = rows.next_seq(), rows.now_ns()
+        try:
+            if interest is not None:
+                bits = sum(bool(wanted) << place for place, wanted in enumerate(interest))
+                first = bits | rows.string_id(socket_calls.name_of(fd, self.kernel)) << 8
+                second = recording.callback_of(fd)
+            seq, t_ns = rows.next_seq(), rows.now_ns()
+        except Exception as fault:
+            recording.fail(fault)
+            return change()
         try:
             return change()
         except BaseException as error:
-            failure = rows.error_id(error)
+            failure = recording.error_id(error)
             raise
         finally:
-            rows.write(
-                kind,
-                seq=seq,
-                t_ns=t_ns,
-                cause=recording.cause_here(),
-                fd=min(fd, _MOST_FD),
-                first=first,
-                second=second,
-                site=recording.site(),
-                error=failure,
-            )
+            try:
+                rows.write(
+                    kind,
+                    seq=seq,
+                    t_ns=t_ns,
+                    cause=recording.cause_here(),
+                    fd=min(fd, _MOST_FD),
+                    first=first,
+                    second=second,
+                    site=recording.site(),
+                    error=failure,
+                )
+            except Exception as fault:
+                recording.fail(fault)
 
 
 def _recorded_wait(
@@ -328,27 +411,40 @@ def _recorded_wait(
 
     def wait(timeout: float | None, size: int) -> list[tuple[int, int]]:
         nonlocal size_before
-        if len(rows.packed) >= recording.most_bytes:
-            recording.stop()
+        try:
+            if recording.fault is not None:
+                recording.detach()
+                return original.wait(timeout, size)
+            if len(rows.packed) >= recording.most_bytes:
+                recording.make_room()
+            if recording.run is not poller._run:
+                recording.meet_run()
+            thread = recording.thread_name
+            if size != size_before:
+                size_before = size
+                rows.write(KIND["BatchResized"], cause=recording.last_wait, first=size)
+            pause = NOTHING if timeout is None else round(timeout * 1e9)
+            started = next_seq()
+            append(pack(started, now_ns(), _WAIT_STARTED, thread, -1, -1, pause, size, -1, -1, -1))
+        except Exception as fault:
+            recording.fail(fault)
             return original.wait(timeout, size)
-        if recording.run is not poller._run:
-            recording.meet_run()
-        thread = recording.thread_name
-        if size != size_before:
-            size_before = size
-            rows.write(KIND["BatchResized"], cause=recording.last_wait, first=size)
-        pause = NOTHING if timeout is None else round(timeout * 1e9)
-        started = next_seq()
-        append(pack(started, now_ns(), _WAIT_STARTED, thread, -1, -1, pause, size, -1, -1, -1))
         try:
             events = original.wait(timeout, size)
         except BaseException as error:
-            rows.write(_WAIT_ENDED, cause=started, first=0, second=0, error=rows.error_id(error))
+            failure = recording.error_id(error)
+            with recording.guarded():
+                rows.write(_WAIT_ENDED, cause=started, first=0, second=0, error=failure)
             raise
-        seq, t_ns, first = next_seq(), now_ns(), len(pairs)
-        pairs.fromlist([*flatten(events)])
-        append(pack(seq, t_ns, _WAIT_ENDED, thread, started, -1, first, len(events), -1, -1, -1))
-        recording.last_wait = seq
+        try:
+            seq, t_ns, first = next_seq(), now_ns(), rows.dropped_events + len(pairs)
+            pairs.fromlist([*flatten(events)])
+            append(
+                pack(seq, t_ns, _WAIT_ENDED, thread, started, -1, first, len(events), -1, -1, -1)
+            )
+            recording.last_wait = seq
+        except Exception as fault:
+            recording.fail(fault)
         return events
 
     return wait
@@ -400,7 +496,8 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
         return callback
 
     def drop(fd: int, event: int, flags: int) -> None:
-        rows.write(KIND["EventDropped"], cause=recording.last_wait, fd=fd, first=event)
+        with recording.guarded():
+            rows.write(KIND["EventDropped"], cause=recording.last_wait, fd=fd, first=event)
         callback(fd, event, flags)
 
     if callback == poller._ignore:
@@ -408,21 +505,28 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
     function = recording.callback_of(fd)
 
     def dispatch(fd: int, event: int, flags: int) -> None:
-        if recording.run is not poller._run:
-            recording.meet_run()
-        thread, wait = recording.thread_name, recording.last_wait
-        first = event | flags_of.get(fd, 0) << 32 if flags_of else event
-        seq, t_ns, failure = next_seq(), now_ns(), NOTHING
-        append(pack(seq, t_ns, _STARTED, thread, wait, fd, first, function, -1, -1, -1))
-        recording.cause = seq
+        seq = thread = failure = NOTHING
+        try:
+            if recording.run is not poller._run:
+                recording.meet_run()
+            thread, wait = recording.thread_name, recording.last_wait
+            first = event | flags_of.get(fd, 0) << 32 if flags_of else event
+            seq, t_ns = next_seq(), now_ns()
+            append(pack(seq, t_ns, _STARTED, thread, wait, fd, first, function, -1, -1, -1))
+            recording.cause = seq
+        except Exception as fault:
+            recording.fail(fault)
         try:
             callback(fd, event, flags)
         except BaseException as error:
-            failure = rows.error_id(error)
+            failure = recording.error_id(error)
             raise
         finally:
             recording.cause = NOTHING
-            append(pack(next_seq(), now_ns(), _ENDED, thread, seq, fd, -1, -1, -1, -1, failure))
+            try:
+                append(pack(next_seq(), now_ns(), _ENDED, thread, seq, fd, -1, -1, -1, -1, failure))
+            except Exception as fault:
+                recording.fail(fault)
 
     return dispatch
 
@@ -441,27 +545,29 @@ class TasksTwin(AsyncTaskQueue):
         """Write down that `task` is queued, and queue it."""
         recording = self._recording
         queue = self.queue_for(priority)
-        seq = recording.rows.write(
-            KIND["TaskQueued"],
-            cause=recording.cause_here(),
-            first=(priority == EventPriority.LOW) | (queue is self.low) << 1,
-            second=recording.rows.function_id(task.func),
-            site=recording.site(),
-        )
-        recording.seq_of_task[id(task)] = recording.newest_task[threading.get_ident()] = seq
+        with recording.guarded():
+            seq = recording.rows.write(
+                KIND["TaskQueued"],
+                cause=recording.cause_here(),
+                first=(priority == EventPriority.LOW) | (queue is self.low) << 1,
+                second=recording.rows.function_id(task.func),
+                site=recording.site(),
+            )
+            recording.seq_of_task[id(task)] = recording.newest_task[threading.get_ident()] = seq
         queue.append(task)
 
     def set_timer(self, timer: Timer) -> None:
         """Write down that `timer` is set, and set it."""
         recording = self._recording
-        delay = timer.deadline - recording.poller.backend.clock()
-        recording.seq_of_task[id(timer)] = recording.rows.write(
-            KIND["TimerSet"],
-            cause=recording.cause_here(),
-            first=round(min(max(delay, 0), _LONGEST) * 1e9),
-            second=recording.rows.function_id(timer.func),
-            site=recording.site(),
-        )
+        with recording.guarded():
+            delay = timer.deadline - recording.poller.backend.clock()
+            recording.seq_of_task[id(timer)] = recording.rows.write(
+                KIND["TimerSet"],
+                cause=recording.cause_here(),
+                first=round(min(max(delay, 0), _LONGEST) * 1e9),
+                second=recording.rows.function_id(timer.func),
+                site=recording.site(),
+            )
         self.timers.add(timer)
 
     def cancel_timer(self, timer: Timer) -> bool:
@@ -469,13 +575,14 @@ class TasksTwin(AsyncTaskQueue):
         recording = self._recording
         waited = super().cancel_timer(timer)
         if waited:
-            recording.rows.write(
-                KIND["TimerCanceled"],
-                cause=recording.cause_here(),
-                first=recording.seq_of_task.pop(id(timer), NOTHING),
-                second=recording.rows.function_id(timer.func),
-                site=recording.site(),
-            )
+            with recording.guarded():
+                recording.rows.write(
+                    KIND["TimerCanceled"],
+                    cause=recording.cause_here(),
+                    first=recording.seq_of_task.pop(id(timer), NOTHING),
+                    second=recording.rows.function_id(timer.func),
+                    site=recording.site(),
+                )
         return waited
 
     def _run(
@@ -483,8 +590,9 @@ class TasksTwin(AsyncTaskQueue):
     ) -> None:
         """Do what the original does, writing down each task."""
         recording, rows = self._recording, self._recording.rows
-        if recording.run is not recording.poller._run:
-            recording.meet_run()
+        with recording.guarded():
+            if recording.run is not recording.poller._run:
+                recording.meet_run()
         for _ in range(count):
             if self._round_ended:
                 return
@@ -492,21 +600,14 @@ class TasksTwin(AsyncTaskQueue):
             if task.over:
                 queue.popleft()
                 continue
-            cause = recording.seq_of_task.pop(id(task), NOTHING)
-            function = rows.function_id(task.func)
-            if isinstance(task, Timer):
-                late = recording.poller.backend.clock() - task.deadline
-                cause = rows.write(
-                    KIND["TimerFired"], cause=cause, first=round(late * 1e9), second=function
-                )
-            started = rows.write(KIND["TaskStarted"], cause=cause, second=function)
-            failure = NOTHING
-            recording.cause = started
+            started = failure = NOTHING
+            with recording.guarded():
+                started = recording.cause = self._write_start(task)
             try:
                 task.over = True
                 task.func(task.param)
             except BaseException as error:
-                failure = rows.error_id(error)
+                failure = recording.error_id(error)
                 gets_out = isinstance(error, (EngineShutdown, AcceptSocketError))
                 if gets_out or not isinstance(error, Exception):
                     raise
@@ -515,7 +616,19 @@ class TasksTwin(AsyncTaskQueue):
                 recording.cause = NOTHING
                 if queue:
                     queue.popleft()
-                rows.write(KIND["TaskEnded"], cause=started, error=failure)
+                with recording.guarded():
+                    rows.write(KIND["TaskEnded"], cause=started, error=failure)
+
+    def _write_start(self, task: Task) -> int:
+        recording, rows = self._recording, self._recording.rows
+        cause = recording.seq_of_task.pop(id(task), NOTHING)
+        function = rows.function_id(task.func)
+        if isinstance(task, Timer):
+            late = recording.poller.backend.clock() - task.deadline
+            cause = rows.write(
+                KIND["TimerFired"], cause=cause, first=round(late * 1e9), second=function
+            )
+        return rows.write(KIND["TaskStarted"], cause=cause, second=function)
 
 
 class WakeupTwin(Wakeup):
@@ -542,7 +655,8 @@ class WakeupTwin(Wakeup):
             sent = self._original.wake()
             if sent:
                 recording.last_wakeup = seq
-                recording.rows.write(KIND["WakeupSent"], seq=seq, t_ns=t_ns, cause=cause)
+                with recording.guarded():
+                    recording.rows.write(KIND["WakeupSent"], seq=seq, t_ns=t_ns, cause=cause)
         return sent
 
     def clear(self) -> bool:
@@ -551,13 +665,65 @@ class WakeupTwin(Wakeup):
         with self._one:
             cleared = self._original.clear()
             if cleared:
-                recording.rows.write(KIND["WakeupReceived"], cause=recording.last_wakeup)
+                with recording.guarded():
+                    recording.rows.write(KIND["WakeupReceived"], cause=recording.last_wakeup)
                 recording.last_wakeup = NOTHING
         return cleared
 
     def close(self) -> None:
         """Close the original."""
         self._original.close()
+
+
+def after(base: BaseState, steps: Iterator[Step], count: int) -> BaseState:
+    """Return what holds after `steps`, which are what matters of the next `count`."""
+    registrations = {row.fd: row for row in base.registrations}
+    tasks, timers, size = list(base.tasks), list(base.timers), base.size
+    for step in steps:
+        if getattr(step, "error", None) is not None:
+            continue
+        if isinstance(step, Registered):
+            registrations[step.fd] = BaseRegistration(
+                step.fd,
+                step.who,
+                step.interest,
+                step.edge_triggered,
+                step.oneshot,
+                step.exclusive,
+                step.callback,
+            )
+        elif isinstance(step, Deleted):
+            registrations.pop(step.fd, None)
+        elif isinstance(step, BatchResized):
+            size = step.size
+        elif isinstance(step, TaskQueued):
+            tasks.append(BaseTask(step.queue, step.callback, step.seq))
+        elif isinstance(step, TimerSet):
+            timers.append(BaseTimer(step.t_ns + step.delay_ns, step.callback, step.seq))
+        elif isinstance(step, (TimerFired, TimerCanceled)):
+            seq = step.cause if isinstance(step, TimerFired) else step.timer
+            timers.sort(key=lambda timer: timer.due_ns)
+            _take(timers, seq)
+        elif isinstance(step, TaskStarted):
+            tasks.sort(key=lambda task: task.queue)  # urgent ones first
+            _take(tasks, step.cause)
+    return dataclasses.replace(
+        base,
+        size=size,
+        running=True,
+        registrations=tuple(registrations.values()),
+        tasks=tuple(tasks),
+        timers=tuple(timers),
+        dropped=base.dropped + count,
+    )
+
+
+def _take(waiting: list[Any], seq: int | None) -> None:
+    """Take the first with this `seq` off the list."""
+    for index, one in enumerate(waiting):
+        if one.seq == seq:
+            del waiting[index]
+            return
 
 
 _WAIT_STARTED, _WAIT_ENDED = KIND["WaitStarted"], KIND["WaitEnded"]

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import inspect
 import itertools
+import re
 import struct
 import threading
 from array import array
@@ -37,11 +38,25 @@ ROW = struct.Struct("<qqBiqiqqiii")
 KIND = {name: number for number, name in enumerate(STEP_KINDS)}
 """The number of each kind in a row."""
 
+_LASTING = re.compile(
+    b"[%s]"
+    % re.escape(
+        bytes(
+            KIND[name]
+            for name in (
+                *("Registered", "Modified", "Deleted", "TaskQueued", "TaskStarted", "BatchResized"),
+                *("TimerSet", "TimerCanceled", "TimerFired"),
+            )
+        )
+    ),
+    re.DOTALL,
+)
 _KIND_NAMES = tuple(KIND)
 _OF_A_DESCRIPTOR = {
     name for name, step in STEP_KINDS.items() if "fd" in (field.name for field in fields(step))
 }
 _SEQ = struct.Struct("<q")
+_KIND_AT = struct.calcsize("<qq")
 
 
 class Rows(Sequence[Step]):
@@ -61,7 +76,8 @@ class Rows(Sequence[Step]):
         self._order: list[tuple[int, int]] = []  # (seq, offset in packed), sorted
         self._frozen: int | None = None
         self._kept_alive: list[CodeType] = []  # their id() is a key
-        self._reading = threading.Lock()
+        self.dropped_events = 0  # from the beginning of `events`
+        self.reading = threading.Lock()  # held while rows are read in order, or dropped
 
     def write(
         self,
@@ -159,6 +175,24 @@ class Rows(Sequence[Step]):
         """End the sequence here: what is written later is not part of it."""
         self._frozen = len(self)
 
+    # ---- the oldest, with `reading` held -------------------------------------------------------
+
+    def lasting(self, count: int) -> Iterator[Step]:
+        """Yield, of the oldest `count` steps, those that change what is registered or queued."""
+        kinds = bytes(self.packed[_KIND_AT : count * ROW.size : ROW.size])
+        return (self._step(found.start() * ROW.size) for found in _LASTING.finditer(kinds))
+
+    def drop(self, count: int) -> None:
+        """Forget the oldest `count` steps."""
+        del self.packed[: count * ROW.size]
+        self._order.clear()
+        kinds = bytes(self.packed[_KIND_AT :: ROW.size])
+        first = kinds.find(KIND["WaitEnded"])
+        if first >= 0:
+            begin = ROW.unpack_from(self.packed, first * ROW.size)[6]
+            del self.events[: begin - self.dropped_events]
+            self.dropped_events = begin
+
     # ---- reading ------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -177,7 +211,7 @@ class Rows(Sequence[Step]):
         return iter(self[:])
 
     def _in_order(self, which: slice) -> list[tuple[int, int]]:
-        with self._reading:
+        with self.reading:
             if len(self._order) < len(self):
                 offsets = range(len(self._order) * ROW.size, len(self) * ROW.size, ROW.size)
                 new = [(_SEQ.unpack_from(self.packed, offset)[0], offset) for offset in offsets]
@@ -233,6 +267,7 @@ def _registration(rows: Rows, first: int, second: int) -> dict[str, Any]:
 
 
 def _batch(rows: Rows, first: int, second: int) -> dict[str, Any]:
+    first -= rows.dropped_events
     pairs = rows.events[first : first + 2 * second]
     return {"events": tuple(zip(pairs[::2], pairs[1::2], strict=True))}
 

@@ -1,78 +1,59 @@
-"""`Trace`: what a recording wrote down, to look at, save and load.
+"""`Trace`: what a recording wrote down, to look at, search, save and load.
 
-A trace file is JSON Lines: a header, the base state, then functions and steps, each on a line
-of its own and each function before the first step that names it. Loading runs nothing.
+The lines of a trace file are in `trace_file`, rows and tables in `trace_rows`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import contextlib
+import importlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial as partial_call
+from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints, overload
+from typing import Any, overload
 
-from tracer.steps import STEP_KINDS, Function, Step, step_to_json
+from tracer import trace_rows
+from tracer.redaction import redact
+from tracer.steps import STEP_KINDS, Function, Step
+from tracer.trace_file import (
+    FORMAT,
+    MINOR,
+    VERSION,
+    BaseRegistration,
+    BaseState,
+    BaseTask,
+    BaseTimer,
+    Loaded,
+    LoadedSteps,
+    TraceFormatError,
+    UnknownStep,
+    head_lines,
+    header_line,
+    read,
+    step_lines,
+)
 
-FORMAT = "netpoll-trace"
-VERSION = 1
+__all__ = [
+    "FORMAT",
+    "MINOR",
+    "VERSION",
+    "BaseRegistration",
+    "BaseState",
+    "BaseTask",
+    "BaseTimer",
+    "Trace",
+    "TraceFormatError",
+    "UnknownStep",
+    "load",
+    "parse",
+]
 
-
-class TraceFormatError(ValueError):
-    """A trace file that can't be read; says which line and why."""
-
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(f"line {line}: {reason}")
-        self.line = line
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class BaseRegistration:
-    """A descriptor that was on the interest list already when the recording began."""
-
-    fd: int
-    who: str
-    interest: str
-    edge_triggered: bool
-    oneshot: bool
-    exclusive: bool
-    callback: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BaseTask:
-    """A task that was queued already when the recording began; `queue` is ``high`` or ``low``."""
-
-    queue: str
-    callback: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BaseTimer:
-    """A timer that was set already when the recording began; `due_ns` is on the clock of steps."""
-
-    due_ns: int
-    callback: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BaseState:
-    """What held when the recording began.
-
-    `backend` is the facility (``"epoll"``), `fd` the descriptor of its kernel object (None where
-    it has none), `wakeup_fd` what a trigger writes to, `size` the most events of one wait.
-    """
-
-    backend: str
-    fd: int | None
-    wakeup_fd: int
-    size: int
-    running: bool
-    registrations: tuple[BaseRegistration, ...] = ()
-    tasks: tuple[BaseTask, ...] = ()
-    timers: tuple[BaseTimer, ...] = ()
+Kind = str | type[Step]
 
 
 class Trace(Sequence[Step]):
@@ -80,6 +61,10 @@ class Trace(Sequence[Step]):
 
     `functions` maps a `Function.id` to it; `truncated` is True when a loaded file's last line was
     torn off, as a crash leaves it. A recording's trace grows while the recording runs.
+
+    A slice, and what `where` and `search` return, is a trace too, to be printed, searched further
+    and saved. It is `partial`: steps are missing before or between its own, so that the state of
+    the loop can't be told from them; only a beginning, ``trace[:20]``, is whole.
     """
 
     def __init__(
@@ -89,11 +74,14 @@ class Trace(Sequence[Step]):
         steps: Sequence[Step],
         *,
         truncated: bool = False,
+        partial: bool = False,
     ) -> None:
         self.base = base
         self.functions = functions
         self.truncated = truncated
+        self.partial = partial
         self._steps = steps
+        self._whole: Trace | None = None  # of a part: what it is a part of
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -101,160 +89,256 @@ class Trace(Sequence[Step]):
     @overload
     def __getitem__(self, index: int) -> Step: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Step]: ...
-    def __getitem__(self, index: int | slice) -> Step | Sequence[Step]:
-        return self._steps[index]
+    def __getitem__(self, index: slice) -> Trace: ...
+    def __getitem__(self, index: int | slice) -> Step | Trace:
+        if not isinstance(index, slice):
+            return self._steps[index]
+        start, _, stride = index.indices(len(self))
+        if stride < 0:
+            raise ValueError("a trace runs forward; reversed(trace) goes through it from its end")
+        return self._part(self._steps[index], partial=(start, stride) != (0, 1))
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps)
 
+    # ---- finding ------------------------------------------------------------------------------
+
+    @property
+    def start_ns(self) -> int:
+        """When the first step happened, on the clock of the steps; of a part: of the whole."""
+        whole = self._whole or self
+        return whole[0].t_ns if len(whole) else 0
+
+    def where(
+        self,
+        *,
+        fd: int | None = None,
+        kind: Kind | tuple[Kind, ...] | None = None,
+        callback: str | None = None,
+        thread: str | None = None,
+        between: tuple[float, float] | None = None,
+    ) -> Trace:
+        """Return the steps for which everything holds that is given.
+
+        `fd`: they are about this descriptor; so are the accept that made it and the waits that
+        returned it. `kind`: a name or class of steps, or a tuple of those. `callback`: the name of
+        a function, with or without its class; they name it as a callback, or happened in a call of
+        it. `thread`: the name of a thread. `between`: two times in seconds since the start of the
+        trace, both included. Raises ValueError for a kind that there is not.
+        """
+        tests: list[Callable[[Step], bool]] = []
+        if kind is not None:
+            kinds = {one if isinstance(one, str) else one.__name__ for one in _tuple(kind)}
+            self._need_kinds(kinds)
+            tests.append(lambda step: step.kind in kinds)
+        if thread is not None:
+            tests.append(lambda step: step.thread == thread)
+        if between is not None:
+            first, last = between
+            start = self.start_ns
+            tests.append(lambda step: first <= (step.t_ns - start) / 1e9 <= last)
+        if fd is not None:
+            tests.append(lambda step: _is_about(step, fd))
+        if callback is not None:
+            tests.insert(0, self._runs(callback))  # sees every step, to know what runs
+        return self._pick(all(test(step) for test in tests) for step in self)
+
+    def search(self, text: str) -> Trace:
+        """Return the steps that show `text`, in upper or lower case.
+
+        Searched is what stands in a row of `to_rows`: kinds, threads, names of descriptors and
+        functions, peers, files, events, errors.
+        """
+        wanted = text.casefold()
+        return self._pick(
+            any(isinstance(value, str) and wanted in value.casefold() for value in row.values())
+            for row in self._rows(self)
+        )
+
+    def _pick(self, wanted: Iterable[bool]) -> Trace:
+        indices = [index for index, is_wanted in enumerate(wanted) if is_wanted]
+        steps = self._steps
+        if isinstance(steps, LoadedSteps):
+            return self._part(steps.pick(indices), partial=True)
+        return self._part([steps[index] for index in indices], partial=True)
+
+    def _part(self, steps: Sequence[Step], *, partial: bool) -> Trace:
+        part = Trace(
+            self.base,
+            self.functions,
+            steps,
+            truncated=self.truncated,
+            partial=self.partial or partial,
+        )
+        part._whole = self._whole or self
+        return part
+
+    def _need_kinds(self, kinds: set[str]) -> None:
+        for kind in sorted(kinds - set(STEP_KINDS)):
+            if not any(isinstance(step, UnknownStep) and step.kind == kind for step in self):
+                known = ", ".join(STEP_KINDS)
+                raise ValueError(f"there is no kind of step {kind!r}; there are {known}")
+
+    def _runs(self, callback: str) -> Callable[[Step], bool]:
+        ids = {
+            number
+            for number, function in list(self.functions.items())
+            if function.name == callback or function.name.endswith("." + callback)
+        }
+        calls: set[int] = set()  # the seqs of what the function was called by
+
+        def happened_in(step: Step) -> bool:
+            named = getattr(step, "callback", None) in ids
+            if named and step.kind in ("DispatchStarted", "TaskStarted"):
+                calls.add(step.seq)
+            return named or step.cause in calls
+
+        return happened_in
+
+    # ---- other forms --------------------------------------------------------------------------
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """Return a flat dict for each step, all with the same names, for a table or a CSV file.
+
+        ``seconds`` count from the start of the trace, ``who`` is what the descriptor was called at
+        that time; functions stand by their names and events as text.
+        """
+        return list(self._rows(self))
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame` of `to_rows`. Raises ImportError where there is no pandas."""
+        try:
+            pandas = importlib.import_module("pandas")  # not a dependency: only who has it uses it
+        except ImportError as error:
+            raise ImportError(
+                "to_pandas needs pandas: install it with `pip install pandas`. "
+                "Without it, to_rows() returns the same as a list of dicts."
+            ) from error
+        return pandas.DataFrame(self.to_rows(), columns=list(trace_rows.COLUMNS))
+
+    def redacted(self) -> Trace:
+        """Return a copy that can be shared: what the loop did, without who did it with whom.
+
+        There are no sources, paths, names of functions, threads and descriptors, addresses or
+        error texts in it. What stays: kinds, order, causes and distances in time, the numbers of
+        descriptors, byte counts, and the names of exceptions. Steps of a kind that is not known
+        here are left out.
+        """
+        base, functions, steps = redact(self.base, self.functions, self)
+        partial = self.partial or len(steps) < len(self)
+        return Trace(base, functions, steps, truncated=self.truncated, partial=partial)
+
+    def _rows(self, steps: Iterable[Step]) -> Iterator[dict[str, Any]]:
+        naming: Iterable[Step] = ()
+        if self._whole is not None:
+            all_steps = self._whole._steps
+            if isinstance(all_steps, LoadedSteps):
+                naming = all_steps.of(trace_rows.NAMING)
+            else:
+                naming = (step for step in all_steps if isinstance(step, trace_rows.NAMING))
+        return trace_rows.rows(self.base, self.functions, steps, self.start_ns, naming)
+
+    def _title(self, length: int) -> str:
+        backend = trace_rows.short(self.base.backend, 16)
+        title = f"{length:,} step{'' if length == 1 else 's'} on {backend}"
+        if length > 1:
+            title += f" in {trace_rows.span(max(0, self[length - 1].t_ns - self[0].t_ns))}"
+        title = f"Part of a trace: {title}" if self.partial else f"Trace of {title}"
+        return f"{title}, truncated" if self.truncated else title
+
     def __repr__(self) -> str:
-        state = ", truncated" if self.truncated else ""
-        return f"<Trace of {len(self)} steps on {self.base.backend}{state}>"
+        length = len(self)
+        first = list(self._rows(islice(self, trace_rows.shown(length))))
+        return trace_rows.as_text(f"<{self._title(length)}>", first, length - len(first))
+
+    def _repr_html_(self) -> str:
+        steps = self._steps
+        names = steps.kinds() if isinstance(steps, LoadedSteps) else [one.kind for one in self]
+        kinds, length = Counter(names), len(names)
+        first = list(self._rows(islice(self, trace_rows.shown(length))))
+        notes = []
+        if self.truncated:
+            notes.append("The end of its file was torn off; this is what can be read.")
+        return trace_rows.as_html(self._title(length), notes, kinds, first, length - len(first))
+
+    # ---- files --------------------------------------------------------------------------------
 
     def to_lines(self) -> Iterator[str]:
-        """Yield the lines of the trace file, each with its line end."""
-        steps = list(self)
-        yield _line({"format": FORMAT, "version": VERSION})
-        yield _line({"kind": "base", **asdict(self.base)})
-        for function in list(self.functions.values()):
-            yield _line({"kind": "function", **asdict(function)})
-        for step in steps:
-            yield _line(step_to_json(step))
+        """Yield the lines of the trace file, each with its line end.
+
+        While a recording runs, they are those of one moment.
+        """
+        steps = self._steps
+        if isinstance(steps, LoadedSteps):
+            yield header_line(max(MINOR, steps.minor), self.partial)
+            yield from steps.head_lines()
+            yield from steps.lines()
+            return
+        base = None
+        while base is not self.base:  # while it runs, old steps may be folded into a new one
+            base, steps = self.base, self._steps[:]  # whatever they name is in the functions then
+        newer = any(isinstance(step, UnknownStep) for step in steps)
+        yield header_line(MINOR + newer, self.partial)
+        yield from head_lines(base, list(self.functions.values()))
+        yield from step_lines(steps)
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the trace to the file `path`, replacing an old one, and return the path."""
+        """Write the trace to the file `path` and return that.
+
+        A file that is there already is replaced when everything is written, not before: a crash or
+        a full disk leaves it as it was.
+        """
         target = Path(path)
-        with target.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(self.to_lines())
+        real = Path(os.path.realpath(target))
+        if real.exists() and not real.is_file():  # /dev/stdout, say
+            self._write(real)
+            return target
+        unfinished = real.with_name(f".{real.name[:200]}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            self._write(unfinished)
+            if real.exists():
+                unfinished.chmod(real.stat().st_mode & 0o7777)
+            unfinished.replace(real)
+        finally:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
         return target
+
+    def _write(self, path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(self.to_lines())
 
 
 def load(path: str | PathLike[str]) -> Trace:
-    """Read the trace file `path`.
+    """Read the trace file `path`; its steps become objects when they are looked at.
 
     Raises OSError when it can't be opened and `TraceFormatError` when it is no trace. A torn last
     line is left out and reported by `Trace.truncated`.
     """
-    with Path(path).open(encoding="utf-8", errors="replace", newline="\n") as file:
-        return parse(file)
+    with Path(path).open("rb") as file:
+        return _trace(read(iter(partial_call(file.read, 1 << 20), b"")))
 
 
-def parse(lines: Iterator[str]) -> Trace:
+def parse(lines: Iterable[str]) -> Trace:
     """Make a trace of the `lines` of a trace file; raises `TraceFormatError` like `load`."""
-    objects = _Objects(lines)
-    number, header = objects.need("the header line of a trace")
-    if header.get("format") != FORMAT:
-        raise TraceFormatError(number, f"this is no {FORMAT} file")
-    version = header.get("version")
-    if type(version) is not int or version < 1:
-        raise TraceFormatError(number, f"{version!r} is no version of the format")
-    if version > VERSION:
-        raise TraceFormatError(
-            number, f"version {version} was written by a newer tracer: update yours"
-        )
-    base = _base(*objects.need("the base state"))
-    functions: dict[int, Function] = {}
-    steps: list[Step] = []
-    for number, values in objects:
-        kind = values.pop("kind", None)
-        if kind == "function":
-            function = _make(number, Function, values)
-            functions[function.id] = function
-        elif isinstance(kind, str) and kind in STEP_KINDS:
-            if "events" in values:
-                values["events"] = _pairs(number, values["events"])
-            steps.append(_make(number, STEP_KINDS[kind], values))
-        else:
-            raise TraceFormatError(number, f"unknown kind {kind!r}")
-    return Trace(base, functions, steps, truncated=objects.truncated)
+    return _trace(read(["".join(lines).encode("utf-8", "surrogatepass")]))
 
 
-class _Objects(Iterator[tuple[int, dict[str, Any]]]):
-    """The JSON objects of the lines with their line numbers; notices a torn last line."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = enumerate(lines, 1)
-        self.truncated = False
-
-    def __next__(self) -> tuple[int, dict[str, Any]]:
-        number, line = next(self._lines)
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if not line.endswith("\n"):
-                self.truncated = True
-                raise StopIteration from None
-            raise TraceFormatError(number, f"this is no JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise TraceFormatError(number, "this is no JSON object")
-        return number, values
-
-    def need(self, what: str) -> tuple[int, dict[str, Any]]:
-        for number, values in self:
-            return number, values
-        raise TraceFormatError(1, f"the file ends before {what}")
+def _trace(loaded: Loaded) -> Trace:
+    return Trace(
+        loaded.base,
+        loaded.functions,
+        loaded.steps,
+        truncated=loaded.truncated,
+        partial=loaded.partial,
+    )
 
 
-def _line(values: dict[str, Any]) -> str:
-    # Escaped to ASCII: a name may hold half a surrogate pair, which UTF-8 can't.
-    return json.dumps(values, separators=(",", ":")) + "\n"
+def _tuple(kind: Kind | tuple[Kind, ...]) -> tuple[Kind, ...]:
+    return kind if isinstance(kind, tuple) else (kind,)
 
 
-def _base(number: int, values: dict[str, Any]) -> BaseState:
-    if values.pop("kind", None) != "base":
-        raise TraceFormatError(number, "the base state must follow the header")
-    values["registrations"] = _rows(number, BaseRegistration, values.get("registrations"))
-    values["tasks"] = _rows(number, BaseTask, values.get("tasks"))
-    values["timers"] = _rows(number, BaseTimer, values.get("timers", []))
-    return _make(number, BaseState, values)
-
-
-Row = TypeVar("Row")
-
-
-def _rows(number: int, make: type[Row], values: Any) -> tuple[Row, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise TraceFormatError(number, f"expected a list of {make.__name__} objects")
-    return tuple(_make(number, make, value) for value in values)
-
-
-def _pairs(number: int, values: Any) -> tuple[tuple[int, int], ...]:
-    if not isinstance(values, list):
-        raise TraceFormatError(number, "events must be a list")
-    for pair in values:
-        if not isinstance(pair, list) or [type(value) for value in pair] != [int, int]:
-            raise TraceFormatError(number, "events must be [fd, event] pairs")
-    return tuple((fd, event) for fd, event in values)
-
-
-def _types_of(make: type) -> dict[str, tuple[type, ...]]:
-    """Return which types of value each field of a dataclass takes, by its annotation."""
-    return {
-        name: (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
-        for name, hint in get_type_hints(make).items()
-    }
-
-
-_TYPES = {
-    make: _types_of(make)
-    for make in (BaseState, BaseRegistration, BaseTask, BaseTimer, Function, *STEP_KINDS.values())
-}
-
-
-def _make(number: int, make: type[Row], values: dict[str, Any]) -> Row:
-    """Return the object that `values` are the fields of, when each is there and of its type."""
-    types = _TYPES[make]
-    for name, value in values.items():
-        if name not in types:
-            raise TraceFormatError(number, f"a {make.__name__} has no {name!r}")
-        if type(value) not in types[name]:  # exactly: True is no descriptor
-            wanted = " or ".join(one.__name__ for one in types[name])
-            raise TraceFormatError(
-                number, f"{name!r} of a {make.__name__} is {wanted}, not {type(value).__name__}"
-            )
-    try:
-        return make(**values)
-    except TypeError:
-        missing = ", ".join(repr(name) for name in types if name not in values)
-        raise TraceFormatError(number, f"a {make.__name__} lacks one of {missing}") from None
+def _is_about(step: Step, fd: int) -> bool:
+    if fd in (getattr(step, "fd", None), getattr(step, "new_fd", None)):
+        return True
+    return any(fd == one for one, _ in getattr(step, "events", ()))

@@ -165,20 +165,21 @@ def _left(state: LoopState) -> int:
     return sum(e.status == "pending" and e.fd != state.wakeup_fd for e in state.batch)
 
 
-def _descriptor(fd: int, name: str) -> str:
+def descriptor(fd: int, name: str) -> str:
+    """Return a descriptor's name and number: ``"client A (descriptor 7)"``."""
     texts = words()
     form: str = texts["descriptor"] if name else texts["descriptor_only"]
     return form.format(name=shown(name), fd=fd)
 
 
-def _name_then(state: LoopState, fd: int) -> str:
+def name_then(state: LoopState, fd: int) -> str:
     """Return the name of `fd` at the time of the last wait: its number may be used again."""
     return next((entry.name for entry in state.batch if entry.fd == fd), state.name(fd))
 
 
 def _event_list(step: WaitEnded, state: LoopState) -> str:
     told = [
-        f"{_descriptor(fd, state.name(fd))} {event_words(event)}"
+        f"{descriptor(fd, state.name(fd))} {event_words(event)}"
         for fd, event in step.events[:LISTED_EVENTS]
     ]
     if len(step.events) > LISTED_EVENTS:
@@ -194,7 +195,7 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
         fields["error"] = shown(error, 2 * LONGEST_NAME)
     fd = getattr(step, "fd", None)
     if fd is not None:
-        fields["descriptor"] = _descriptor(fd, state.name(fd))
+        fields["descriptor"] = descriptor(fd, state.name(fd))
     if isinstance(step, CallStep):
         own = state.running is not None and state.running.thread == step.thread
         function = step.function
@@ -204,7 +205,7 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
         fields["actor"] = function_name(trace, function) if named else texts["nobody"]
     if isinstance(step, Registered):
         if fd not in state.registrations:  # it failed, or names a number not known yet
-            fields["descriptor"] = _descriptor(step.fd, state.name(step.fd) or step.who)
+            fields["descriptor"] = descriptor(step.fd, state.name(step.fd) or step.who)
         fields["interest"] = texts["interests"].get(step.interest, ["", texts["no_event"]])[1]
         fields["mode"] = mode(step.edge_triggered, step.oneshot)[1]
     elif isinstance(step, WaitStarted):
@@ -215,7 +216,7 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
         fields["events"] = _event_list(step, state)
         fields["count"] = f"{len(step.events):,}"
     elif isinstance(step, (DispatchStarted, EventDropped)):
-        fields["descriptor"] = _descriptor(step.fd, _name_then(state, step.fd))
+        fields["descriptor"] = descriptor(step.fd, name_then(state, step.fd))
         fields["event"] = event_words(step.event)
     elif isinstance(step, TimerSet):
         fields["delay"] = duration(step.delay_ns)
@@ -228,7 +229,7 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
     elif isinstance(step, Accepted):
         fields["peer"] = shown(step.peer)
         if step.new_fd is not None:
-            fields["new"] = _descriptor(step.new_fd, state.name(step.new_fd))
+            fields["new"] = descriptor(step.new_fd, state.name(step.new_fd))
     elif isinstance(step, (Read, Wrote)):
         fields["bytes"] = count(step.count, "byte")
         if isinstance(step, Wrote):

@@ -65,7 +65,7 @@ export function initial(base) {
   const queued = (/** @type {string} */ queue) =>
     base.tasks
       .filter((/** @type {any} */ task) => task.queue === queue)
-      .map((/** @type {any} */ task) => ({ seq: null, callback: task.callback }));
+      .map((/** @type {any} */ task) => ({ seq: task.seq ?? null, callback: task.callback }));
   /** @type {LoopState} */
   let state = {
     phase: base.running ? "between" : "outside",
@@ -83,7 +83,7 @@ export function initial(base) {
     low: queued("low"),
     timers: (base.timers ?? [])
       .map((/** @type {any} */ timer) =>
-        ({ seq: null, callback: timer.callback, due_ns: timer.due_ns }))
+        ({ seq: timer.seq ?? null, callback: timer.callback, due_ns: timer.due_ns }))
       .sort((/** @type {any} */ a, /** @type {any} */ b) => a.due_ns - b.due_ns),
     wakeup_counter: 0,
     counts: { waits: 0, dispatches: 0, tasks: 0, dropped: 0, errors: 0 },
