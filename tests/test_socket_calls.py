@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import tracer
 from tests.interrupts import NEEDS_REHEARSAL, InterruptAt
 from tracer import socket_calls
 from tracer.rows import KIND
@@ -304,3 +305,19 @@ def test_naming_that_is_interrupted_closes_nothing(pair: Pair) -> None:
         os.fstat(fd)
         place += 1
     assert place > 10
+
+
+def test_given_name_lasts_as_long_as_the_descriptor() -> None:
+    """A name belongs to the open file: what takes its number later has its own."""
+    one, other = socket.socketpair()
+    with other:
+        tracer.name(one, "the database")
+        assert name_of(one.fileno()) == "the database"
+        number = one.fileno()
+        one.close()
+        with pytest.raises(ValueError, match="closed"):
+            tracer.name(one, "gone")
+        again, peer = socket.socketpair()
+        with again, peer:
+            assert number in (again.fileno(), peer.fileno())
+            assert name_of(number) == "socket pair"

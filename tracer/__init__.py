@@ -19,6 +19,7 @@ from tracer.diagram import GraphvizMissing, diagram
 from tracer.page import write_page
 from tracer.recorder import Recording, record
 from tracer.replay import Replay
+from tracer.socket_calls import name
 from tracer.state import LoopState
 from tracer.trace import Trace, TraceFormatError, load
 
@@ -35,6 +36,7 @@ __all__ = [
     "TraceFormatError",
     "diagram",
     "load",
+    "name",
     "play",
     "record",
     "write_page",

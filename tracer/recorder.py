@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io as io_module  # `io` is what record() is told
 import logging
+import os
 import socket
 import sys
 import threading
@@ -49,6 +50,7 @@ from tracer.steps import (
     TimerFired,
     TimerSet,
 )
+from tracer.stream import StreamedBytes
 from tracer.trace import BaseRegistration, BaseState, BaseTask, BaseTimer, Trace
 
 ATTACH_TIMEOUT = 5.0
@@ -75,39 +77,56 @@ _PASSED_THROUGH.add(__file__)
 socket_calls.KINDS.append(Socket)
 
 
-def record(poller: Poller, *, io: bool = True, limit: int = 1_000_000) -> Recording:
+def record(
+    poller: Poller,
+    *,
+    io: bool = True,
+    limit: int = 1_000_000,
+    path: str | os.PathLike[str] | None = None,
+) -> Recording:
     """Start to record `poller`, running or not, from any thread.
 
     `io` also writes down what callbacks do to their sockets, which wraps the methods of
     `socket.socket` for as long as the recording runs. About `limit` steps are kept, the newest; the
-    trace's base state counts those that were dropped, and holds what they left. A recording of the
-    same poller that still runs is stopped first. A fault of the recording itself never reaches the
-    program: it is logged, ends the recording, and stands in `Recording.fault`.
+    trace's base state counts those that were dropped, and holds what they left. With a `path`, all
+    of them also go to that file, each as it happens: a crash costs at most the last. A recording of
+    the same poller that still runs is stopped first. A fault of the recording itself never reaches
+    the program: it is logged, stands in `Recording.fault` and ends the recording; a full disk ends
+    the file alone.
 
     Raises TypeError for anything but a poller, ValueError for a closed one or a limit below 1,
-    TimeoutError, with the line that it hangs on, when a callback keeps the loop from coming round.
+    OSError when the file can't be made, TimeoutError, with the line that it hangs on, when a
+    callback keeps the loop from coming round.
     """
     if not isinstance(poller, Poller):
         raise TypeError(f"record takes a netpoll.Poller, not {poller!r}")
     if limit < 1:
         raise ValueError(f"a recording keeps at least 1 step, not {limit}")
-    return Recording(poller, io=io, limit=limit)
+    return Recording(poller, io=io, limit=limit, path=path)
 
 
 class Recording:
     """A recording of one poller. Made by `record`; as a context manager it yields its trace.
 
     `trace` is there at once and grows until `stop`, or until the poller is closed. `fault` is the
-    text of the exception that ended the recording; None while nothing of the kind happened.
+    text of the exception that ended the recording, or its file; None while there was none.
     """
 
     trace: Trace
 
-    def __init__(self, poller: Poller, *, io: bool, limit: int) -> None:
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        io: bool,
+        limit: int,
+        path: str | os.PathLike[str] | None,
+    ) -> None:
         self.rows = Rows(_clock_of(poller))
         self.poller = poller
         self.running = False
         self.fault: str | None = None
+        self.failed = False
         self.most_bytes = limit * ROW.size
         self.run: object = None  # the call of polling or poll_once that was seen last
         self.thread = 0  # its thread
@@ -118,6 +137,7 @@ class Recording:
         self.seq_of_task: dict[int, int] = {}  # of the queued ones, by id()
         self.newest_task: dict[int, int] = {}  # the seq of a thread's TaskQueued, until it wakes
         self._io = io
+        self._path = path
         _in_loop(poller, self._attach, "start recording")
 
     def stop(self) -> None:
@@ -140,7 +160,7 @@ class Recording:
         self.stop()
 
     def __repr__(self) -> str:
-        state = "running" if self.running else "failed" if self.fault else "ended"
+        state = "running" if self.running else "failed" if self.failed else "ended"
         dropped = f", {self.dropped} older ones dropped" if self.dropped else ""
         return f"<Recording of {len(self.rows)} steps{dropped}, {state}>"
 
@@ -157,7 +177,10 @@ class Recording:
             raise ValueError("the poller is closed: record it while it is open")
         if isinstance(poller.backend, BackendTwin):
             poller.backend.recording.detach()
-        self.trace = Trace(self._base_state(), self.rows.functions, self.rows)
+        base = self._base_state()
+        if self._path is not None:
+            self.rows.packed = StreamedBytes(self._path, self.rows, base, self.fail_to_write)
+        self.trace = Trace(base, self.rows.functions, self.rows)
         self._originals = (poller.backend, poller.callbacks, poller.tasks, poller.wakeup)
         twins = (
             BackendTwin(self, poller.backend),
@@ -180,6 +203,8 @@ class Recording:
         poller.tasks.end_round()
         socket_calls.unwatch(self)
         self.rows.freeze()
+        if isinstance(self.rows.packed, StreamedBytes):
+            self.rows.packed.close()
         poller.backend, poller.callbacks, poller.tasks, poller.wakeup = self._originals
         poller.attention = True
         self.running = False
@@ -251,9 +276,15 @@ class Recording:
 
     def fail(self, error: Exception) -> None:
         """Note a fault of the recording; the next wait goes on without it."""
-        if self.fault is None:
+        if not self.failed:
+            self.failed = True
             self.fault = f"{type(error).__name__}: {error}"
             logger.error("the recording of %r failed and ends here", self.poller, exc_info=error)
+
+    def fail_to_write(self, error: OSError) -> None:
+        """Note that the file could not be written; the recording goes on in memory."""
+        self.fault = f"{type(error).__name__}: {error}"
+        logger.error("%s ends here, the recording goes on in memory: %s", self._path, error)
 
     def meet_run(self) -> None:
         """Note that this thread runs the loop now, and begin to watch its sockets."""
@@ -412,7 +443,7 @@ def _recorded_wait(
     def wait(timeout: float | None, size: int) -> list[tuple[int, int]]:
         nonlocal size_before
         try:
-            if recording.fault is not None:
+            if recording.failed:
                 recording.detach()
                 return original.wait(timeout, size)
             if len(rows.packed) >= recording.most_bytes:

@@ -219,9 +219,11 @@ class Rows(Sequence[Step]):
             return self._order[which]
 
     def _step(self, offset: int) -> Step:
-        seq, t_ns, kind, thread, cause, fd, first, second, function, line, error = ROW.unpack_from(
-            self.packed, offset
-        )
+        return self.step(self.packed[offset : offset + ROW.size])
+
+    def step(self, row: bytes | bytearray) -> Step:
+        """Return the step that a row stands for."""
+        seq, t_ns, kind, thread, cause, fd, first, second, function, line, error = ROW.unpack(row)
         name = _KIND_NAMES[kind]
         values: dict[str, Any] = {
             "seq": seq,

@@ -20,6 +20,14 @@ from typing import Any, Protocol
 from tracer.rows import KIND, NOTHING
 
 
+class HasFileno(Protocol):
+    """Anything with a `fileno()` method, such as a socket."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        ...
+
+
 class Watcher(Protocol):
     """Who wants to know: gets each step that a socket call makes."""
 
@@ -74,15 +82,37 @@ def address_text(address: object) -> str:
     return str(address) if address else "unnamed"
 
 
+_given: dict[tuple[int, int, int], str] = {}
+
+
+def name(fd: int | HasFileno, text: str) -> None:
+    """Call a descriptor `text` in what is recorded from now on, for as long as it stays open.
+
+    `fd` is an int or has `fileno()`. Give the name before the descriptor is registered. Raises
+    OSError or ValueError when it is closed.
+    """
+    number = fd if isinstance(fd, int) else fd.fileno()
+    if number < 0:
+        raise ValueError(f"descriptor {number} is negative: is the socket closed?")
+    status = fstat(number)
+    if len(_given) > 10_000:  # most of them closed by now
+        _given.clear()
+    _given[number, status.st_dev, status.st_ino] = text
+
+
 def name_of(fd: int, kernel: Any = None) -> str:
-    """Return a short name for a descriptor: ``listener :9090``, a peer's address, ``pipe``.
+    """Return what a descriptor is called: its given name, ``listener :9090``, a peer, ``pipe``.
 
     It is one of `kernel`, where that can describe it, as a simulated one can.
     """
     try:
         if hasattr(kernel, "describe"):
             return str(kernel.describe(fd))
-        if not stat.S_ISSOCK(fstat(fd).st_mode):
+        status = fstat(fd)
+        given = _given.get((fd, status.st_dev, status.st_ino))
+        if given is not None:
+            return given
+        if not stat.S_ISSOCK(status.st_mode):
             return _kind_of_file(fd)
         if socket.getdefaulttimeout() is not None:  # a socket object would set it on the descriptor
             return "socket"
