@@ -25,7 +25,7 @@ from tracer.contents import (
     wrapped,
 )
 from tracer.diagram import GraphvizMissing, diagram, draw, layout
-from tracer.state import Replay
+from tracer.replay import Replay
 from tracer.trace import BaseState, Trace
 
 diagram_module: Any = sys.modules["tracer.diagram"]  # `tracer.diagram` may be the function

@@ -14,7 +14,7 @@ import pytest
 
 from tests.traces import echo_trace, hostile_trace, random_trace
 from tracer.contents import contents, lit_arrows, shape
-from tracer.state import Replay
+from tracer.replay import Replay
 from tracer.trace import Trace
 from tracer.words import sentence
 

@@ -31,16 +31,18 @@ NETPOLL_FLOORS = [
 """A room imports from the floors below its own, never from its own floor or above."""
 
 TRACER_FLOW = [
-    {"steps", "trace"},
+    {"steps", "trace", "trace_file", "trace_rows", "redaction"},
     {"state"},
     {"words"},
-    {"diagram", "timeline", "page"},
+    {"replay", "history", "contents"},
+    {"diagram", "timeline", "page", "stats", "lint_rules", "lint", "diff", "quiz", "perfetto"},
+    {"expect"},
     {"player"},
 ]
 """Arrows point from right to left; inside a group they may not run in a circle."""
 
 TRACER_DOORS = {"__init__", "__main__", "cli", "demo"}
-STANDARD_ALONE = {"steps", "trace", "state"}
+STANDARD_ALONE = {"steps", "trace", "trace_file", "trace_rows", "redaction", "state"}
 ONLY_IN = {
     "graphviz": {"diagram"},
     "anywidget": {"player"},

@@ -247,7 +247,7 @@ def test_a_delete_during_the_wait_counts() -> None:
         assert first == ("Deleted" if deleted_in_wait else "WaitEnded")
 
 
-def test_what_lies_before_the_recording_is_said() -> None:
+def test_what_lies_before_the_trace_is_said() -> None:
     """A registration, task, timer or wait of which no step tells is said to be older."""
     row = BaseRegistration(7, "a:1", "read", False, False, False, 2)
     tasks, timers = (BaseTask("high", 4),), (BaseTimer(5, 4),)
@@ -259,7 +259,7 @@ def test_what_lies_before_the_recording_is_said() -> None:
     trace, replay = script.trace(), Replay(script.trace())
     assert [reason.step for index in range(4) for reason in replay.why(index)] == [None] * 6
     texts = [replay.why(index)[-1].text for index in range(len(trace))]
-    assert [text.partition(" before ")[2] for text in texts] == ["the recording began."] * 4
+    assert [text.partition(" before ")[2] for text in texts] == ["this trace begins."] * 4
 
 
 def test_a_task_leads_to_its_trigger_and_the_wakeup() -> None:

@@ -16,11 +16,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tracer.diagram import GraphvizMissing, diagram
+from tracer.diff import diff
 from tracer.page import write_page
+from tracer.perfetto import perfetto
+from tracer.quiz import quiz
 from tracer.recorder import Recording, record
 from tracer.replay import Replay
 from tracer.socket_calls import name
 from tracer.state import LoopState
+from tracer.stats import stats
 from tracer.trace import Trace, TraceFormatError, load
 
 if TYPE_CHECKING:
@@ -35,10 +39,14 @@ __all__ = [
     "Trace",
     "TraceFormatError",
     "diagram",
+    "diff",
     "load",
     "name",
+    "perfetto",
     "play",
+    "quiz",
     "record",
+    "stats",
     "write_page",
 ]
 

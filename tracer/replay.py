@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, overload
 
 from tracer.state import ERR, HUP, RDHUP, READ, WRITE, LoopState, advance, initial
 from tracer.steps import (
-    STEP_KINDS,
     Accepted,
     CallStep,
     Deleted,
@@ -62,7 +61,7 @@ class Reason(NamedTuple):
     """One link of a chain of causes.
 
     `step` is the index of the step that it tells of; None when it is inferred, or lies before the
-    recording.
+    trace.
     """
 
     step: int | None
@@ -213,7 +212,7 @@ class Replay:
     `SPACING` calls of `advance`. It follows a trace that grows.
     """
 
-    SPACING = 128
+    SPACING = 96
     """One state is kept for so many steps."""
 
     def __init__(self, trace: Trace) -> None:
@@ -292,9 +291,6 @@ class Replay:
 
     def sentence(self, index: int) -> str:
         """Return what the step at `index` did, in plain words."""
-        if self.trace[index].kind not in STEP_KINDS:  # of a newer version
-            text: str = words()["why"]["unknown"]
-            return text.format(kind=shown(self.trace[index].kind))
         return sentence(self.trace[index], self.state(index), self.trace)
 
     def _read(self) -> _Map:

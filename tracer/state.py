@@ -678,11 +678,3 @@ _CHANGES: Mapping[type[Step], Callable[[LoopState, Any], Change]] = {
     Wrote: _wrote,
     Closed: _closed,
 }
-
-
-def __getattr__(name: str) -> Any:  # until the tests import Replay from tracer.replay
-    if name == "Replay":
-        from importlib import import_module
-
-        return import_module("tracer.replay").Replay
-    raise AttributeError(name)

@@ -59,15 +59,18 @@ def sentence(step: Step | None, state: LoopState, trace: Trace) -> str:
     """
     if step is None:
         return _beginning(state)
-    fields = _fields(step, state, trace)
-    texts: dict[str, str] = words()["steps"][step.kind]
-    return texts[_variant(step, state)].format(**fields)
+    texts = _texts(step)
+    return texts[_variant(step, state)].format(**_fields(step, state, trace))
 
 
 def label(step: Step) -> str:
     """Return the short name of what `step` is."""
-    text: str = words()["steps"][step.kind]["label"]
-    return text
+    return _texts(step)["label"]
+
+
+def _texts(step: Step) -> dict[str, str]:
+    steps: dict[str, dict[str, str]] = words()["steps"]
+    return steps.get(step.kind, steps["unknown"])  # which a newer tracer wrote down
 
 
 def shown(text: str, longest: int = LONGEST_NAME) -> str:
@@ -189,7 +192,11 @@ def _event_list(step: WaitEnded, state: LoopState) -> str:
 
 def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
     texts = words()
-    fields = {"thread": shown(step.thread), "counter": f"{state.wakeup_counter:,}"}
+    fields = {
+        "kind": shown(step.kind),
+        "thread": shown(step.thread),
+        "counter": f"{state.wakeup_counter:,}",
+    }
     error = getattr(step, "error", None)
     if error is not None:
         fields["error"] = shown(error, 2 * LONGEST_NAME)

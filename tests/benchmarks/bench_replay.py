@@ -43,7 +43,7 @@ def main() -> None:
     """Make the traces and have them measured."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.jsonl"
-        for clients, steps_a_round in ((20, 12), (500, 60)):
+        for clients, steps_a_round in ((20, 12), (500, 220)):
             made = random_trace(1, rounds=STEPS // steps_a_round, most_clients=clients)
             made[:STEPS].save(path)
             del made

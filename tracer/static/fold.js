@@ -117,7 +117,8 @@ export function initial(base) {
  * @returns {LoopState}
  */
 export function advance(state, step) {
-  const error = step.error ?? null;
+  const known = step.kind in CHANGES || step.kind === "WouldBlock" || step.kind === "PollerOpened";
+  const error = known ? step.error ?? null : null; // a newer tracer's step says nothing to this one
   const after = { ...state, steps: state.steps + 1, error };
   if (error === null || EVEN_IF_FAILED.has(step.kind)) {
     const change = CHANGES[step.kind];

@@ -88,7 +88,9 @@ export function functionName(words, trace, id) {
  */
 export function sentence(words, step, state, trace) {
   if (step === null) return beginning(words, state);
-  return fill(words.steps[step.kind][variant(step, state)], sentenceFields(words, step, state, trace));
+  const texts = words.steps[step.kind];
+  if (!texts) return fill(words.steps.unknown.text, { kind: shown(step.kind) }); // of a newer tracer
+  return fill(texts[variant(step, state)], sentenceFields(words, step, state, trace));
 }
 
 /** @param {any} words @param {LoopState} state */
