@@ -206,5 +206,7 @@ class AsyncTaskQueue:
             except Exception as error:
                 on_error(task, error)
             finally:
-                if queue:  # it is not when the poller was closed in a forked child
+                # Not after an interrupt that came first (Python 3.10 lets it), nor when the poller
+                # was closed in a forked child.
+                if queue and task.over:
                     queue.popleft()

@@ -645,7 +645,7 @@ class TasksTwin(AsyncTaskQueue):
                 on_error(task, error)
             finally:
                 recording.cause = NOTHING
-                if queue:
+                if queue and task.over:
                     queue.popleft()
                 with recording.guarded():
                     rows.write(KIND["TaskEnded"], cause=started, error=failure)
