@@ -11,7 +11,10 @@ and what they otherwise take from `os` and `time`::
 
 An open file has a `state`, the events that hold now, and it *wakes* those who watch it when
 something happens to it. epoll and kqueue are two kinds of watchers, each with a list of what may be
-ready. Everything else in this file is bookkeeping. Source: Linux `fs/eventpoll.c`, `fs/pipe.c`,
+ready. Everything else in this file is bookkeeping.
+
+Sockets are streams as those of Linux's AF_UNIX: what one end does, the other sees at once. There
+are no regular files, no processes and no signals. Source: Linux `fs/eventpoll.c`, `fs/pipe.c`,
 `fs/eventfd.c`, `net/unix/af_unix.c`; FreeBSD `sys/kern/kern_event.c`.
 """
 
@@ -1267,6 +1270,9 @@ class Kernel(OneThread):
 
         Those of one time run in the order in which they were made; what lies in the past comes at
         the next wait or `sleep`. An exception leaves that call.
+
+        An action stands for the rest of the world. To a poller that waits it may do what a signal
+        handler may: `trigger` and `stop`.
         """
         if not callable(action):
             raise TypeError(f"an action is a function without parameters, not {action!r}")

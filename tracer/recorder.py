@@ -591,9 +591,11 @@ class TasksTwin(AsyncTaskQueue):
         """Write down that `timer` is set, and set it."""
         recording = self._recording
         with recording.guarded():
+            t_ns = recording.rows.now_ns()  # before the clock: its deadline comes out no later
             delay = timer.deadline - recording.poller.backend.clock()
             recording.seq_of_task[id(timer)] = recording.rows.write(
                 KIND["TimerSet"],
+                t_ns=t_ns,
                 cause=recording.cause_here(),
                 first=round(min(max(delay, 0), _LONGEST) * 1e9),
                 second=recording.rows.function_id(timer.func),
