@@ -328,10 +328,9 @@ class Connection:
 
     def shut_down(self) -> None:
         """Finish the request under way, if there is one; one that has come unread counts."""
-        if not self.answering and not self.lingering:
-            self.serve(self.socket.fileno(), netpoll.READ_EVENTS, 0)
-            if not (self.answering or self.lingering or self.received):
-                self.close()
+        self.serve(self.socket.fileno(), netpoll.READ_EVENTS, 0)
+        if not (self.answering or self.lingering or self.received):
+            self.close()
 
     def close(self) -> None:
         """Forget the client."""
@@ -339,8 +338,6 @@ class Connection:
         if fd in self.server.connections:
             self.timer.cancel()
             self.close_file()
-            self.answering = self.writing = False
-            self.received.clear()
             self.server.poller.delete(fd)
             self.socket.close()
             self.server.forget(fd)
