@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.diagram import GraphvizMissing, diagram
 from tracer.diff import diff
+from tracer.expect import expect, matching
+from tracer.lint import lint
 from tracer.page import write_page
 from tracer.perfetto import perfetto
 from tracer.quiz import quiz
@@ -40,7 +42,10 @@ __all__ = [
     "TraceFormatError",
     "diagram",
     "diff",
+    "expect",
+    "lint",
     "load",
+    "matching",
     "name",
     "perfetto",
     "play",

@@ -211,15 +211,20 @@ class Recording:
 
     def _base_state(self) -> BaseState:
         poller = self.poller
+        names = {
+            fd: socket_calls.name_of(fd, poller.backend.kernel) for fd in poller._registrations
+        }
         registrations = [
             BaseRegistration(
                 fd,
-                socket_calls.name_of(fd, poller.backend.kernel),
+                names[fd],
                 _directions(registration.interest),
                 registration.interest.edge_triggered,
                 registration.interest.oneshot,
                 registration.interest.exclusive,
                 self.callback_of(fd),
+                armed=not registration.fired,
+                closed=names[fd] == socket_calls.CLOSED,
             )
             for fd, registration in poller._registrations.items()
         ]
@@ -534,6 +539,11 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
     if callback == poller._ignore:
         return drop
     function = recording.callback_of(fd)
+    registration = poller._registrations.get(fd)
+
+    def dispatch_once(fd: int, event: int, flags: int) -> None:
+        # The kernel may report a one-shot once more when its list was made anew.
+        (drop if registration is not None and registration.fired else dispatch)(fd, event, flags)
 
     def dispatch(fd: int, event: int, flags: int) -> None:
         seq = thread = failure = NOTHING
@@ -559,7 +569,7 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
             except Exception as fault:
                 recording.fail(fault)
 
-    return dispatch
+    return dispatch_once if registration and registration.interest.oneshot else dispatch
 
 
 class TasksTwin(AsyncTaskQueue):

@@ -41,6 +41,9 @@ class Watcher(Protocol):
         ...
 
 
+CLOSED = "closed"
+"""The name of a descriptor that is none."""
+
 KINDS: list[type] = [socket.socket]
 """The classes of sockets whose methods are wrapped."""
 
@@ -125,7 +128,7 @@ def name_of(fd: int, kernel: Any = None) -> str:
         finally:
             connection.detach()
     except (OSError, OverflowError):
-        return "closed"
+        return CLOSED
 
 
 def _name_of_socket(connection: _socket.socket) -> str:

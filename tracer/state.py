@@ -336,6 +336,8 @@ def _register(
     oneshot: bool,
     exclusive: bool,
     callback: int | None,
+    armed: bool = True,
+    closed: bool = False,
 ) -> Change:
     registrations = dict(state.registrations)
     descriptors = dict(state.descriptors)
@@ -361,9 +363,9 @@ def _register(
         edge_triggered,
         oneshot,
         exclusive,
-        armed=True,
+        armed=armed,
         callback=callback,
-        closed=False,
+        closed=closed,
     )
     descriptors[fd] = replace(known, slot=slot, registration=number)
     return {

@@ -30,6 +30,7 @@ class StreamedBytes(bytearray):
         super().__init__()
         self._rows = rows
         self._on_error = on_error
+        self._process = os.getpid()
         self._functions = len(rows.functions)  # so many are written
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._fd = os.open(Path(path), flags, 0o666)
@@ -39,7 +40,7 @@ class StreamedBytes(bytearray):
     def extend(self, row: bytes) -> None:  # type: ignore[override]
         """Keep a row, and write its step."""
         super().extend(row)
-        if self._fd < 0:
+        if self._fd < 0 or self._process != os.getpid():  # a forked child's steps are not ours
             return
         text = line(step_to_json(self._rows.step(row)))
         if len(self._rows.functions) > self._functions:

@@ -101,6 +101,11 @@ class Trace(Sequence[Step]):
     def __iter__(self) -> Iterator[Step]:
         return iter(self._steps)
 
+    @property
+    def dropped(self) -> int:
+        """How many steps went before, which a long recording did not keep."""
+        return self.base.dropped
+
     # ---- finding ------------------------------------------------------------------------------
 
     @property

@@ -64,7 +64,11 @@ class UnknownStep(Step):
 
 @dataclass(frozen=True, slots=True)
 class BaseRegistration:
-    """A descriptor that was on the interest list already when the recording began."""
+    """A descriptor that was on the interest list already when the trace begins.
+
+    `armed` is False for a one-shot that had fired; `closed` means that it was closed without
+    `delete`, so that the kernel had dropped it.
+    """
 
     fd: int
     who: str
@@ -73,6 +77,8 @@ class BaseRegistration:
     oneshot: bool
     exclusive: bool
     callback: int | None
+    armed: bool = True
+    closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

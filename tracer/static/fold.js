@@ -259,7 +259,7 @@ function register(state, row) {
   registrations.set(row.fd, {
     id, slot, fd: row.fd, name: known.name, who: row.who, interest: row.interest,
     edge_triggered: row.edge_triggered, oneshot: row.oneshot, exclusive: row.exclusive,
-    armed: true, callback: row.callback ?? null, closed: false,
+    armed: row.armed ?? true, callback: row.callback ?? null, closed: row.closed ?? false,
   });
   descriptors.set(row.fd, { ...known, slot, registration: id });
   return {
