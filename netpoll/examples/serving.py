@@ -88,7 +88,8 @@ def run(
             server = make(poller)
         except OSError as error:
             where = host_and_port((arguments.host, arguments.port))
-            sys.exit(f"{parser.prog}: can't listen on {where}: {error.strerror}")
+            reason = str(error.strerror).partition(": ")[0]  # without the address, said already
+            sys.exit(f"{parser.prog}: can't listen on {where}: {reason}")
 
         def shut_down() -> None:
             server.shut_down()
