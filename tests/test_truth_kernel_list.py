@@ -316,7 +316,6 @@ def test_closed_before() -> None:
             check(trace, poller)
 
 
-@pytest.mark.xfail(strict=True, reason="the base state takes the new file for the one registered")
 def test_closed_before_and_used_again() -> None:
     """The same when its number has become another file's."""
     with open_poller("epoll") as poller:

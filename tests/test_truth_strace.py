@@ -716,9 +716,6 @@ def test_wakeup_that_ends_the_recording() -> None:
     assert kinds.count("WakeupSent") == 2, kinds  # the trigger's and the close's
 
 
-@pytest.mark.xfail(
-    strict=True, reason="sendall does not say how much it sent before it would have blocked"
-)
 def test_sendall_that_is_cut_short() -> None:
     """What `sendall` sent before the socket was full is told, as it is of `send`."""
     here, there = socket.socketpair()

@@ -13,6 +13,7 @@ import dataclasses
 import io as io_module  # `io` is what record() is told
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -20,8 +21,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from time import monotonic, monotonic_ns
-from types import FrameType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 from typing import Any, cast
 
 import netpoll.background
@@ -217,6 +219,7 @@ class Recording:
         names = {
             fd: socket_calls.name_of(fd, poller.backend.kernel) for fd in poller._registrations
         }
+        listed = _kernel_list(poller)
         registrations = [
             BaseRegistration(
                 fd,
@@ -227,7 +230,7 @@ class Recording:
                 registration.interest.exclusive,
                 self.callback_of(fd),
                 armed=not registration.fired,
-                closed=names[fd] == socket_calls.CLOSED,
+                closed=names[fd] == socket_calls.CLOSED if listed is None else fd not in listed,
             )
             for fd, registration in poller._registrations.items()
         ]
@@ -801,6 +804,20 @@ def _descriptor_of(poller: Poller) -> int | None:
         return poller.fileno()
     except io_module.UnsupportedOperation:
         return None
+
+
+def _kernel_list(poller: Poller) -> set[int] | None:
+    """Return the descriptors on the kernel's own interest list; None where it can't be read.
+
+    Only there one sees that a number was closed without `delete` and is another file's by now.
+    """
+    if poller.backend.name != "epoll" or not isinstance(poller.backend.kernel, ModuleType):
+        return None
+    try:
+        text = Path(f"/proc/self/fdinfo/{poller.fileno()}").read_text()
+    except OSError:
+        return None
+    return {int(fd) for fd in re.findall(r"tfd: *(\d+)", text)}
 
 
 def _directions(interest: Interest) -> str:

@@ -200,6 +200,41 @@ def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int])
     return wrapper
 
 
+def _send_all(name: str, method: Method) -> Method:
+    """Return a wrapper for `sendall`, which does not say what it sent before it failed.
+
+    On a non-blocking socket it is done as the original does it, send by send, so that this is
+    known.
+    """
+    plain = _transfer(_WROTE, int, _first_size)(name, method)
+
+    def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
+        watchers = _watchers.get(threading.get_ident())
+        if watchers is None or kwargs or type(self) is not socket.socket or self.gettimeout() != 0:
+            return plain(self, *args, **kwargs)
+        fd, asked, sent = self.fileno(), _number(_first_size, args), 0
+        if asked == NOTHING:
+            return plain(self, *args)
+        left, *flags = memoryview(args[0]).cast("B"), *args[1:]
+        try:
+            while True:
+                count = _socket.socket.send(self, left, *flags)
+                sent, left = sent + count, left[count:]
+                if not left:
+                    break
+        except OSError as error:
+            if sent or not isinstance(error, BlockingIOError):
+                stopped = isinstance(error, BlockingIOError)
+                _tell(watchers, _WROTE, fd, sent, asked, None if stopped else error)
+            if isinstance(error, BlockingIOError):
+                _tell(watchers, KIND["WouldBlock"], fd, first=name)
+            raise
+        _tell(watchers, _WROTE, fd, sent, asked)
+        return None
+
+    return call
+
+
 def _accept(name: str, method: Method) -> Method:
     def call(self: socket.socket) -> Any:
         watchers = _watchers.get(threading.get_ident())
@@ -282,7 +317,7 @@ _WRAPPERS: dict[str, Callable[[str, Method], Method]] = {
     "recvmsg": _transfer(_READ, lambda result: len(result[0]), _room),
     "recvmsg_into": _transfer(_READ, lambda result: int(result[0]), _sum_of_sizes),
     "send": _transfer(_WROTE, int, _first_size),
-    "sendall": _transfer(_WROTE, int, _first_size),
+    "sendall": _send_all,
     "sendto": _transfer(_WROTE, int, _first_size),
     "sendmsg": _transfer(_WROTE, int, _sum_of_sizes),
 }
