@@ -183,6 +183,7 @@ class Recording:
         if self._path is not None:
             self.rows.packed = StreamedBytes(self._path, self.rows, base, self.fail_to_write)
         self.trace = Trace(base, self.rows.functions, self.rows)
+        self.socket_call = _recorded_call(self)
         self._originals = (poller.backend, poller.callbacks, poller.tasks, poller.wakeup)
         twins = (
             BackendTwin(self, poller.backend),
@@ -204,6 +205,7 @@ class Recording:
             return
         poller.tasks.end_round()
         socket_calls.unwatch(self)
+        self.socket_call = _no_call  # which does not keep this alive
         with cast(
             "WakeupTwin", poller.wakeup
         ).one:  # another thread's write and its row belong together
@@ -328,34 +330,46 @@ class Recording:
             return NOTHING, NOTHING
         return self.rows.code_id(frame.f_code), frame.f_lineno
 
+
+def _recorded_call(recording: Recording) -> socket_calls.Tell:
+    """Return the function that writes down a socket call which a callback or task of the loop made.
+
+    It is called by what stands in for the socket's method, twice for every message: what it needs
+    is bound once.
+    """
+    rows, append, pack = recording.rows, recording.rows.packed.extend, ROW.pack
+    next_seq, now_ns, code_id = rows.next_seq, rows.now_ns, rows.code_id
+    this_thread, frame_of = threading.get_ident, sys._getframe
+
     def socket_call(
-        self, kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+        kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
     ) -> None:
-        """Write down a socket call that a callback or task of the loop made."""
-        cause, rows = self.cause_here(), self.rows
-        if cause == NOTHING:
+        cause = recording.cause
+        if cause == NOTHING or this_thread() != recording.thread:
             return
         try:
             first = rows.string_id(first) if isinstance(first, str) else first
             second = rows.string_id(second) if isinstance(second, str) else second
             failure = NOTHING if error is None else rows.error_id(error)
-            # As `rows.write` does, but quicker: the thread is known, and this is the hot one.
-            rows.packed.extend(
-                ROW.pack(
-                    rows.next_seq(),
-                    rows.now_ns(),
-                    kind,
-                    self.thread_name,
-                    cause,
-                    fd,
-                    first,
-                    second,
-                    *self.site(),
-                    failure,
-                )
+            frame: FrameType | None = frame_of(2)  # past this one and the method's stand-in
+            while frame is not None and frame.f_code.co_filename in _PASSED_THROUGH:
+                frame = frame.f_back
+            function, line = (
+                (code_id(frame.f_code), frame.f_lineno) if frame else (NOTHING, NOTHING)
             )
+            thread = recording.thread_name
+            seq, t_ns = next_seq(), now_ns()
+            append(pack(seq, t_ns, kind, thread, cause, fd, first, second, function, line, failure))
         except Exception as fault:
-            self.fail(fault)
+            recording.fail(fault)
+
+    return socket_call
+
+
+def _no_call(
+    kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+) -> None:
+    pass
 
 
 class _Guard:

@@ -28,16 +28,19 @@ class HasFileno(Protocol):
         ...
 
 
+Tell = Callable[[int, int, "int | str", "int | str", "Exception | None"], None]
+"""``tell(kind, fd, first, second, error)``: writes down a step.
+
+`first` and `second` are as in a row of `tracer.rows`, with a text in place of its id.
+"""
+
+
 class Watcher(Protocol):
     """Who wants to know: gets each step that a socket call makes."""
 
-    def socket_call(
-        self, kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
-    ) -> None:
-        """Write down a step of `kind`.
-
-        `first` and `second` are as in a row of `tracer.rows`, with a text in place of its id.
-        """
+    @property
+    def socket_call(self) -> Tell:
+        """The function that writes it down."""
         ...
 
 
@@ -191,8 +194,13 @@ def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int])
             except OSError as error:
                 _tell(watchers, kind, fd, 0, _number(asked, args), error)
                 raise
-            wanted = _number(asked, args)
-            _tell(watchers, kind, fd, wanted if name == "sendall" else count(result), wanted)
+            try:
+                wanted = asked(args)
+            except Exception:  # as in _number, which would cost another call
+                wanted = NOTHING
+            done = wanted if name == "sendall" else count(result)
+            for watcher in watchers:
+                watcher.socket_call(kind, fd, done, wanted, None)
             return result
 
         return call
