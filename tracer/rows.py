@@ -51,10 +51,6 @@ _LASTING = re.compile(
     ),
     re.DOTALL,
 )
-_KIND_NAMES = tuple(KIND)
-_OF_A_DESCRIPTOR = {
-    name for name, step in STEP_KINDS.items() if "fd" in (field.name for field in fields(step))
-}
 _SEQ = struct.Struct("<q")
 _KIND_AT = struct.calcsize("<qq")
 
@@ -219,28 +215,42 @@ class Rows(Sequence[Step]):
             return self._order[which]
 
     def _step(self, offset: int) -> Step:
-        return self.step(self.packed[offset : offset + ROW.size])
+        return self._made(*ROW.unpack_from(self.packed, offset))
 
-    def step(self, row: bytes | bytearray) -> Step:
+    def step(self, row: bytes) -> Step:
         """Return the step that a row stands for."""
-        seq, t_ns, kind, thread, cause, fd, first, second, function, line, error = ROW.unpack(row)
-        name = _KIND_NAMES[kind]
-        values: dict[str, Any] = {
-            "seq": seq,
-            "t_ns": t_ns,
-            "thread": self.strings[thread],
-            "cause": None if cause == NOTHING else cause,
-        }
-        if name in _OF_A_DESCRIPTOR:  # -1 too: a call on a socket that is closed
+        return self._made(*ROW.unpack(row))
+
+    def _made(
+        self,
+        seq: int,
+        t_ns: int,
+        kind: int,
+        thread: int,
+        cause: int,
+        fd: int,
+        first: int,
+        second: int,
+        function: int,
+        line: int,
+        error: int,
+    ) -> Step:
+        make, of_a_descriptor, reader = _MAKERS[kind]
+        values: dict[str, Any] = reader(self, first, second) if reader else {}
+        if of_a_descriptor:  # -1 too: a call on a socket that is closed
             values["fd"] = fd
         if function != NOTHING:
-            values |= {"function": function, "line": line}
+            values["function"] = function
+            values["line"] = line
         if error != NOTHING:
             values["error"] = self.strings[error]
-        reader = _READERS.get(name)
-        if reader is not None:
-            values |= reader(self, first, second)
-        return STEP_KINDS[name](**values)
+        return make(
+            seq=seq,
+            t_ns=t_ns,
+            thread=self.strings[thread],
+            cause=None if cause == NOTHING else cause,
+            **values,
+        )
 
 
 def _source_of(code: CodeType) -> str:
@@ -305,3 +315,14 @@ _READERS: dict[str, Callable[[Rows, int, int], dict[str, Any]]] = {
     "Wrote": lambda rows, a, b: {"count": a, "asked": b},
     "WouldBlock": lambda rows, a, b: {"call": rows.strings[a]},
 }
+
+_OWN_READERS = {"PollerOpened"}  # whose descriptor is none that the row has a place for
+_MAKERS = [
+    (
+        step,
+        name not in _OWN_READERS and "fd" in (field.name for field in fields(step)),
+        _READERS.get(name),
+    )
+    for name, step in STEP_KINDS.items()
+]
+"""Of each kind: its class, whether a row's `fd` is its own, and what reads the rest."""
