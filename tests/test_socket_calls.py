@@ -25,9 +25,10 @@ class Notes:
         self.calls: list[tuple[Any, ...]] = []
 
     def socket_call(
-        self, kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+        self, kind: int, fd: int, first: int, second: int, told: str | Exception | None = None, /
     ) -> None:
-        self.calls.append((NAMES[kind], fd, first, second, type(error).__name__ if error else None))
+        error = type(told).__name__ if isinstance(told, Exception) else told
+        self.calls.append((NAMES[kind], fd, first, second, error))
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_read_would_block_and_end(name: str, notes: Notes, pair: Pair) -> None:
     READS[name](one)
     fd = one.fileno()
     assert [call for call in notes.calls if call[1] == fd] == [
-        ("WouldBlock", fd, name, -1, None),
+        ("WouldBlock", fd, -1, -1, name),
         ("Read", fd, 3, 9, None),
         ("Read", fd, 0, 9, None),
     ]
@@ -114,7 +115,7 @@ def test_partial_write_and_full_buffer(notes: Notes, pair: Pair) -> None:
     assert 0 < sent < 10_000_000
     assert notes.calls == [
         ("Wrote", fd, sent, 10_000_000, None),
-        ("WouldBlock", fd, "send", -1, None),
+        ("WouldBlock", fd, -1, -1, "send"),
     ]
 
 
@@ -135,7 +136,7 @@ def test_failed_calls_name_the_error(notes: Notes, pair: Pair) -> None:
         ("Wrote", fd, 0, 3, "BrokenPipeError"),
         ("Closed", fd, -1, -1, None),
         ("Read", -1, 0, 9, "OSError"),
-        ("Accepted", -1, -1, "", "OSError"),
+        ("Accepted", -1, -1, -1, "OSError"),
     ]
 
 

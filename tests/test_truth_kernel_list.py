@@ -352,7 +352,6 @@ def rebuilt(fired: tuple[Poller, int]) -> tuple[Poller, int, Trace, list[int]]:
     return poller, fd, trace, called
 
 
-@pytest.mark.xfail(strict=True, reason="no step tells that the kernel's list was made anew")
 def test_rebuilt_list(rebuilt: tuple[Poller, int, Trace, list[int]]) -> None:
     """A one-shot that fired is disarmed, unless the trace tells what armed it."""
     poller, fd, trace, _ = rebuilt

@@ -285,6 +285,12 @@ class _RandomLoop:
                 script.step("EventDropped", ended, fd=fd, event=event)
                 continue
             self.dispatch(ended, fd, event)
+        if pick.random() < 0.05:
+            script.step("ListRebuilt")
+            for row in self.watched.values():
+                row["armed"] = True
+        if pick.random() < 0.1:
+            script.step("ListChecked", count=len(self.watched), error=pick.choice([None, "x"]))
         if len(events) > 3:
             script.step("BatchResized", ended, size=pick.choice([64, 256]))
         if self.counter:
@@ -311,6 +317,9 @@ class _RandomLoop:
         )
         for _ in range(pick.randrange(4)):
             self.act(fd, started)
+        if pick.random() < 0.1:
+            seen = {"unread": pick.choice([None, 0, 1]), "unsent": pick.choice([3, 4000])}
+            script.step("BuffersSeen", started, fd=fd, **seen)
         error = "ValueError: x" if pick.random() < 0.1 else None
         script.step("DispatchEnded", started, fd=fd, error=error)
 

@@ -18,12 +18,15 @@ from tracer.steps import (
     STEP_KINDS,
     Accepted,
     BatchResized,
+    BuffersSeen,
     CallStep,
     Closed,
     Deleted,
     DispatchEnded,
     DispatchStarted,
     EventDropped,
+    ListChecked,
+    ListRebuilt,
     Modified,
     PollerClosed,
     Registered,
@@ -389,6 +392,9 @@ class _Poller:
     def _event_dropped(self, step: EventDropped) -> None:
         self._short(step, step.kind, "loop", event=event_names(step.event))
 
+    def _buffers_seen(self, step: BuffersSeen) -> None:
+        self._short(step, step.kind, "loop", unread=step.unread, unsent=step.unsent)
+
     def _in_loop(self, step: Step) -> None:
         self._short(step, step.kind, "loop")
 
@@ -501,6 +507,9 @@ class _Poller:
         DispatchStarted: _dispatch_started,
         DispatchEnded: _dispatch_ended,
         EventDropped: _event_dropped,
+        ListRebuilt: _in_loop,
+        ListChecked: _in_loop,
+        BuffersSeen: _buffers_seen,
         BatchResized: _batch_resized,
         TaskQueued: _task_queued,
         WakeupSent: _wakeup_sent,

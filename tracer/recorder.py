@@ -13,7 +13,6 @@ import dataclasses
 import io as io_module  # `io` is what record() is told
 import logging
 import os
-import re
 import socket
 import sys
 import threading
@@ -21,7 +20,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from time import monotonic, monotonic_ns
 from types import FrameType, ModuleType, TracebackType
 from typing import Any, cast
@@ -34,12 +32,13 @@ import netpoll.simulated
 import netpoll.sockets
 from netpoll.attachment import Callback
 from netpoll.backends import Backend, Interest
+from netpoll.backends.epoll import mask_of
 from netpoll.errors import AcceptSocketError, EngineShutdown
 from netpoll.poller import Poller
 from netpoll.queue import AsyncTaskQueue, EventPriority, Task, Timer
 from netpoll.simulated import Socket
 from netpoll.wakeup import Wakeup
-from tracer import socket_calls
+from tracer import kernel_view, socket_calls
 from tracer.rows import KIND, NOTHING, ROW, Rows
 from tracer.steps import (
     BatchResized,
@@ -83,28 +82,43 @@ def record(
     poller: Poller,
     *,
     io: bool = True,
+    buffers: bool = False,
+    kernel: bool = False,
     limit: int = 1_000_000,
     path: str | os.PathLike[str] | None = None,
 ) -> Recording:
     """Start to record `poller`, running or not, from any thread.
 
     `io` also writes down what callbacks do to their sockets, which wraps the methods of
-    `socket.socket` for as long as the recording runs. About `limit` steps are kept, the newest; the
-    trace's base state counts those that were dropped, and holds what they left. With a `path`, all
-    of them also go to that file, each as it happens: a crash costs at most the last. A recording of
-    the same poller that still runs is stopped first. A fault of the recording itself never reaches
-    the program: it is logged, stands in `Recording.fault` and ends the recording; a full disk ends
-    the file alone.
+    `socket.socket` for as long as the recording runs. Two options ask the kernel more than the
+    program itself does: `buffers` adds how many bytes it holds unread and unsent, before and after
+    each callback; `kernel` compares the registrations with its own list (``/proc/self/fdinfo``)
+    before each wait that follows a change of them.
+
+    About `limit` steps are kept, the newest; the trace's base state counts those that were dropped,
+    and holds what they left. With a `path`, all of them also go to that file, each as it happens: a
+    crash costs at most the last. A recording of the same poller that still runs is stopped first.
+    A fault of the recording itself never reaches the program: it is logged, stands in
+    `Recording.fault` and ends the recording; a full disk ends the file alone.
 
     Raises TypeError for anything but a poller, ValueError for a closed one or a limit below 1,
-    OSError when the file can't be made, TimeoutError, with the line that it hangs on, when a
-    callback keeps the loop from coming round.
+    NotImplementedError where the kernel can't tell what `buffers` or `kernel` ask, OSError when the
+    file can't be made, TimeoutError, with the line that it hangs on, when a callback keeps the loop
+    from coming round.
     """
     if not isinstance(poller, Poller):
         raise TypeError(f"record takes a netpoll.Poller, not {poller!r}")
     if limit < 1:
         raise ValueError(f"a recording keeps at least 1 step, not {limit}")
-    return Recording(poller, io=io, limit=limit, path=path)
+    real = isinstance(poller.backend.kernel, ModuleType) and sys.platform.startswith("linux")
+    if buffers and not real:
+        raise NotImplementedError("buffers=True needs sockets of Linux, not of a simulated kernel")
+    if kernel and _kernel_list(poller) is None:
+        raise NotImplementedError(
+            f"kernel=True needs Linux's epoll; this poller has {poller.backend.name}"
+            + (" on a simulated kernel" if not real else "")
+        )
+    return Recording(poller, io=io, buffers=buffers, kernel=kernel, limit=limit, path=path)
 
 
 class Recording:
@@ -121,6 +135,8 @@ class Recording:
         poller: Poller,
         *,
         io: bool,
+        buffers: bool,
+        kernel: bool,
         limit: int,
         path: str | os.PathLike[str] | None,
     ) -> None:
@@ -138,6 +154,9 @@ class Recording:
         self.last_wakeup = NOTHING  # the seq of the WakeupSent that was not received yet
         self.seq_of_task: dict[int, int] = {}  # of the queued ones, by id()
         self.newest_task: dict[int, int] = {}  # the seq of a thread's TaskQueued, until it wakes
+        self.buffers = buffers
+        self.kernel = kernel
+        self.list_changed = True  # since it was compared with the kernel's
         self._io = io
         self._path = path
         _in_loop(poller, self._attach, "start recording")
@@ -338,28 +357,39 @@ def _recorded_call(recording: Recording) -> socket_calls.Tell:
     is bound once.
     """
     rows, append, pack = recording.rows, recording.rows.packed.extend, ROW.pack
-    next_seq, now_ns, code_id = rows.next_seq, rows.now_ns, rows.code_id
-    this_thread, frame_of = threading.get_ident, sys._getframe
+    next_seq, now_ns, frame_of = rows.next_seq, rows.now_ns, sys._getframe
+    callers: dict[int, int] = {}  # function ids by id() of their code, which `rows` keeps alive
+    callers_get = callers.get
 
     def socket_call(
-        kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+        kind: int, fd: int, first: int, second: int, told: str | Exception | None = None, /
     ) -> None:
         cause = recording.cause
-        if cause == NOTHING or this_thread() != recording.thread:
+        if cause == NOTHING:
             return
         try:
-            first = rows.string_id(first) if isinstance(first, str) else first
-            second = rows.string_id(second) if isinstance(second, str) else second
-            failure = NOTHING if error is None else rows.error_id(error)
+            failure = NOTHING
+            if told is not None:
+                if isinstance(told, str):
+                    second = rows.string_id(told)
+                else:
+                    failure = rows.error_id(told)
             frame: FrameType | None = frame_of(2)  # past this one and the method's stand-in
-            while frame is not None and frame.f_code.co_filename in _PASSED_THROUGH:
+            function = place = NOTHING
+            while frame is not None:
+                code = frame.f_code
+                function = callers_get(id(code), NOTHING)
+                if function == NOTHING and code.co_filename not in _PASSED_THROUGH:
+                    function = callers[id(code)] = rows.code_id(code)
+                if function != NOTHING:
+                    place = -2 - frame.f_lasti  # its line is looked up by whoever reads the row
+                    break
                 frame = frame.f_back
-            function, line = (
-                (code_id(frame.f_code), frame.f_lineno) if frame else (NOTHING, NOTHING)
-            )
             thread = recording.thread_name
             seq, t_ns = next_seq(), now_ns()
-            append(pack(seq, t_ns, kind, thread, cause, fd, first, second, function, line, failure))
+            append(
+                pack(seq, t_ns, kind, thread, cause, fd, first, second, function, place, failure)
+            )
         except Exception as fault:
             recording.fail(fault)
 
@@ -367,7 +397,7 @@ def _recorded_call(recording: Recording) -> socket_calls.Tell:
 
 
 def _no_call(
-    kind: int, fd: int, first: int | str, second: int | str, error: Exception | None
+    kind: int, fd: int, first: int, second: int, told: str | Exception | None = None, /
 ) -> None:
     pass
 
@@ -400,6 +430,8 @@ class BackendTwin:
         self.fileno = original.fileno
         self.open_wakeup = original.open_wakeup
         self.wait = _recorded_wait(recording, original)
+        if recording.kernel:
+            self.wait = _checked_wait(recording, self.wait)
         self.recording = recording
         self._original = original
 
@@ -442,13 +474,16 @@ class BackendTwin:
         except Exception as fault:
             recording.fail(fault)
             return change()
+        rebuilt = False
         try:
-            return change()
+            rebuilt = change() and self.name == "epoll"
+            return rebuilt
         except BaseException as error:
             failure = recording.error_id(error)
             raise
         finally:
             try:
+                recording.list_changed = True
                 rows.write(
                     kind,
                     seq=seq,
@@ -460,13 +495,33 @@ class BackendTwin:
                     site=recording.site(),
                     error=failure,
                 )
+                if rebuilt:
+                    rows.write(KIND["ListRebuilt"], cause=seq)
             except Exception as fault:
                 recording.fail(fault)
 
 
-def _recorded_wait(
-    recording: Recording, original: Backend
-) -> Callable[[float | None, int], list[tuple[int, int]]]:
+Wait = Callable[["float | None", int], "list[tuple[int, int]]"]
+
+
+def _checked_wait(recording: Recording, recorded: Wait) -> Wait:
+    """Return the recorded wait, comparing the kernel's list with the registrations before it."""
+    poller, rows = recording.poller, recording.rows
+
+    def wait(timeout: float | None, size: int) -> list[tuple[int, int]]:
+        if recording.list_changed:
+            with recording.guarded(), poller.lock:  # other threads register meanwhile
+                recording.list_changed = False
+                listed = _kernel_list(poller) or {}
+                difference = kernel_view.difference(_masks(poller, listed), listed)
+                error = rows.string_id(difference) if difference else NOTHING
+                rows.write(KIND["ListChecked"], first=len(listed), error=error)
+        return recorded(timeout, size)
+
+    return wait
+
+
+def _recorded_wait(recording: Recording, original: Backend) -> Wait:
     """Return the original's `wait`, writing down when it began and what it returned."""
     poller, rows = recording.poller, recording.rows
     append, pack = rows.packed.extend, ROW.pack
@@ -515,40 +570,38 @@ def _recorded_wait(
     return wait
 
 
-class CallbacksTwin(MutableMapping[int, Callback]):
-    """Stands in for the callback table: what it returns for a descriptor writes down the call."""
+class CallbacksTwin(dict[int, Callback]):
+    """Stands in for the callback table: what it returns for a descriptor writes down the call.
+
+    As a dict it holds what was made of the original's callbacks, until those change.
+    """
 
     def __init__(self, recording: Recording, original: MutableMapping[int, Callback]) -> None:
         self._recording = recording
         self._original = original
-        self._recorded: dict[int, Callback] = {}  # made of the original's, until those change
 
-    def __getitem__(self, fd: int) -> Callback:
-        try:
-            return self._recorded[fd]
-        except KeyError:
-            return self._record(fd)
+    def __missing__(self, fd: int) -> Callback:
+        callback = self._original[fd]
+        recorded = _recorded_callback(self._recording, fd, callback)
+        super().__setitem__(fd, recorded)
+        if self._original.get(fd) is not callback:  # another thread changed it meanwhile
+            super().pop(fd, None)
+        return recorded
 
     def __setitem__(self, fd: int, callback: Callback) -> None:
         self._original[fd] = callback
-        self._recorded.pop(fd, None)
+        super().pop(fd, None)
 
-    def __delitem__(self, fd: int) -> None:
-        del self._original[fd]
-        self._recorded.pop(fd, None)
+    def pop(self, fd: int, *default: Any) -> Any:
+        """Take a descriptor out of both."""
+        callback = self._original.pop(fd, *default)
+        super().pop(fd, None)
+        return callback
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._original)
-
-    def __len__(self) -> int:
-        return len(self._original)
-
-    def _record(self, fd: int) -> Callback:
-        callback = self._original[fd]
-        recorded = self._recorded[fd] = _recorded_callback(self._recording, fd, callback)
-        if self._original.get(fd) is not callback:  # another thread changed it meanwhile
-            self._recorded.pop(fd, None)
-        return recorded
+    def clear(self) -> None:
+        """Empty both."""
+        self._original.clear()
+        super().clear()
 
 
 def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Callback:
@@ -569,6 +622,8 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
         return drop
     function = recording.callback_of(fd)
     registration = poller._registrations.get(fd)
+    if recording.buffers:
+        callback = _between_looks(recording, fd, callback)
 
     def dispatch_once(fd: int, event: int, flags: int) -> None:
         # The kernel may report a one-shot once more when its list was made anew.
@@ -599,6 +654,28 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
                 recording.fail(fault)
 
     return dispatch_once if registration and registration.interest.oneshot else dispatch
+
+
+def _between_looks(recording: Recording, fd: int, callback: Callback) -> Callback:
+    """Return `callback`, looking at the kernel's buffers of `fd` before and after it."""
+    poller, rows = recording.poller, recording.rows
+
+    def look() -> None:
+        with recording.guarded():
+            if fd in poller._registrations:  # else it may be closed, or another one's by now
+                unread, unsent = kernel_view.buffers(fd)
+                if not unread == unsent == NOTHING:
+                    kind, cause = KIND["BuffersSeen"], recording.cause
+                    rows.write(kind, cause=cause, fd=fd, first=unread, second=unsent)
+
+    def call(fd: int, event: int, flags: int) -> None:
+        look()
+        try:
+            callback(fd, event, flags)
+        finally:
+            look()
+
+    return call
 
 
 class TasksTwin(AsyncTaskQueue):
@@ -820,18 +897,28 @@ def _descriptor_of(poller: Poller) -> int | None:
         return None
 
 
-def _kernel_list(poller: Poller) -> set[int] | None:
-    """Return the descriptors on the kernel's own interest list; None where it can't be read.
+def _kernel_list(poller: Poller) -> dict[int, int] | None:
+    """Return the kernel's own interest list, masks by number; None where it can't be read.
 
     Only there one sees that a number was closed without `delete` and is another file's by now.
     """
     if poller.backend.name != "epoll" or not isinstance(poller.backend.kernel, ModuleType):
         return None
-    try:
-        text = Path(f"/proc/self/fdinfo/{poller.fileno()}").read_text()
-    except OSError:
-        return None
-    return {int(fd) for fd in re.findall(r"tfd: *(\d+)", text)}
+    return kernel_view.interest_list(poller.fileno())
+
+
+def _masks(poller: Poller, listed: dict[int, int]) -> dict[int, int]:
+    """Return the masks that an epoll's registrations should have in the kernel.
+
+    A one-shot that fired has any: a list that was made anew has it armed again.
+    """
+    wakeup = mask_of(poller.backend.kernel, Interest(read=True, write=False)) | kernel_view.ALWAYS
+    return {poller.wakeup.fd: wakeup} | {
+        fd: listed.get(fd, 0)
+        if registration.fired
+        else mask_of(poller.backend.kernel, registration.interest) | kernel_view.ALWAYS
+        for fd, registration in poller._registrations.items()
+    }
 
 
 def _directions(interest: Interest) -> str:

@@ -32,7 +32,8 @@ NOTHING = -1
 ROW = struct.Struct("<qqBiqiqqiii")
 """seq, t_ns, kind, thread, cause, fd, first, second, function, line, error.
 
-`first` and `second` are what else the kind has; `_READERS` says what.
+`first` and `second` are what else the kind has; `_READERS` says what. A `line` below NOTHING is
+-2 minus the place of an instruction: that is at hand while recording, its line takes time to find.
 """
 
 KIND = {name: number for number, name in enumerate(STEP_KINDS)}
@@ -71,7 +72,8 @@ class Rows(Sequence[Step]):
         self._function_ids: dict[object, int] = {}
         self._order: list[tuple[int, int]] = []  # (seq, offset in packed), sorted
         self._frozen: int | None = None
-        self._kept_alive: list[CodeType] = []  # their id() is a key
+        self._codes: dict[int, CodeType] = {}  # of functions
+        self._lines: dict[tuple[int, int], int] = {}  # of places in them
         self.dropped_events = 0  # from the beginning of `events`
         self.reading = threading.Lock()  # held while rows are read in order, or dropped
 
@@ -150,10 +152,10 @@ class Rows(Sequence[Step]):
         if number is None:
             text = _source_of(code)
             name = name or getattr(code, "co_qualname", code.co_name)
-            self._kept_alive.append(code)
             number = self._function(
                 id(code), name, code.co_filename, max(code.co_firstlineno, 1), text
             )
+            self._codes.setdefault(number, code)
         return number
 
     def _function(self, key: object, name: str, file: str, line: int, text: str) -> int:
@@ -217,6 +219,12 @@ class Rows(Sequence[Step]):
     def _step(self, offset: int) -> Step:
         return self._made(*ROW.unpack_from(self.packed, offset))
 
+    def _line(self, function: int, place: int) -> int:
+        line = self._lines.get((function, place))
+        if line is None:
+            line = self._lines[function, place] = _line_of(self._codes[function], place)
+        return line
+
     def step(self, row: bytes) -> Step:
         """Return the step that a row stands for."""
         return self._made(*ROW.unpack(row))
@@ -241,7 +249,7 @@ class Rows(Sequence[Step]):
             values["fd"] = fd
         if function != NOTHING:
             values["function"] = function
-            values["line"] = line
+            values["line"] = line if line >= NOTHING else self._line(function, -2 - line)
         if error != NOTHING:
             values["error"] = self.strings[error]
         return make(
@@ -251,6 +259,14 @@ class Rows(Sequence[Step]):
             cause=None if cause == NOTHING else cause,
             **values,
         )
+
+
+def _line_of(code: CodeType, place: int) -> int:
+    """Return the line that the instruction at `place` belongs to."""
+    for start, end, line in code.co_lines():
+        if start <= place < end and line is not None:
+            return line
+    return code.co_firstlineno
 
 
 def _source_of(code: CodeType) -> str:
@@ -300,6 +316,8 @@ _READERS: dict[str, Callable[[Rows, int, int], dict[str, Any]]] = {
         "queue": "low" if a & 2 else "high",
         "callback": _or_none(b),
     },
+    "ListChecked": lambda rows, a, b: {"count": a},
+    "BuffersSeen": lambda rows, a, b: {"unread": _or_none(a), "unsent": _or_none(b)},
     "PollerOpened": lambda rows, a, b: {
         "fd": _or_none(a >> 32),
         "wakeup_fd": a & 0xFFFFFFFF,
@@ -310,10 +328,10 @@ _READERS: dict[str, Callable[[Rows, int, int], dict[str, Any]]] = {
     "TimerFired": lambda rows, a, b: {"late_ns": a, "callback": _or_none(b)},
     "TaskStarted": lambda rows, a, b: {"callback": _or_none(b)},
     "BatchResized": lambda rows, a, b: {"size": a},
-    "Accepted": lambda rows, a, b: {"new_fd": _or_none(a), "peer": rows.strings[b]},
+    "Accepted": lambda rows, a, b: {"new_fd": _or_none(a), "peer": rows.strings.get(b, "")},
     "Read": lambda rows, a, b: {"count": a, "asked": _or_none(b)},
     "Wrote": lambda rows, a, b: {"count": a, "asked": b},
-    "WouldBlock": lambda rows, a, b: {"call": rows.strings[a]},
+    "WouldBlock": lambda rows, a, b: {"call": rows.strings[b]},
 }
 
 _OWN_READERS = {"PollerOpened"}  # whose descriptor is none that the row has a place for

@@ -28,11 +28,16 @@ class HasFileno(Protocol):
         ...
 
 
-Tell = Callable[[int, int, "int | str", "int | str", "Exception | None"], None]
-"""``tell(kind, fd, first, second, error)``: writes down a step.
+class Tell(Protocol):
+    """Writes down a step: `first` and `second` are as in a row of `tracer.rows`.
 
-`first` and `second` are as in a row of `tracer.rows`, with a text in place of its id.
-"""
+    `told` is the error of a call that failed, or a text in the place of `second`.
+    """
+
+    def __call__(
+        self, kind: int, fd: int, first: int, second: int, told: str | Exception | None = None, /
+    ) -> None:
+        """Write it down."""
 
 
 class Watcher(Protocol):
@@ -51,31 +56,51 @@ KINDS: list[type] = [socket.socket]
 """The classes of sockets whose methods are wrapped."""
 
 _watchers: dict[int, tuple[Watcher, ...]] = {}
+_tells: dict[int, Tell] = {}  # by thread, what tells all of its watchers
 _originals: dict[tuple[type, str], Any] = {}
 _lock = threading.Lock()
 
 
 def watch(thread: int, watcher: Watcher) -> None:
-    """Tell `watcher` of the calls that the thread of this identifier makes."""
+    """Tell `watcher` of the calls that the thread of this identifier makes, and of no other's."""
     with _lock:
         if not _watchers:
             _wrap()
         others = _watchers.get(thread, ())
         if watcher not in others:
-            _watchers[thread] = (*others, watcher)
+            _leave(watcher)
+            _set_watchers(thread, (*others, watcher))
 
 
 def unwatch(watcher: Watcher) -> None:
     """Stop telling `watcher`."""
     with _lock:
-        for thread, watchers in list(_watchers.items()):
-            left = tuple(other for other in watchers if other is not watcher)
-            if left:
-                _watchers[thread] = left
-            else:
-                del _watchers[thread]
+        _leave(watcher)
         if not _watchers:
             _unwrap()
+
+
+def _leave(watcher: Watcher) -> None:
+    for thread, watchers in list(_watchers.items()):
+        if watcher in watchers:
+            _set_watchers(thread, tuple(other for other in watchers if other is not watcher))
+
+
+def _set_watchers(thread: int, watchers: tuple[Watcher, ...]) -> None:
+    if not watchers:
+        _tells.pop(thread, None)
+        _watchers.pop(thread, None)
+        return
+    _watchers[thread] = watchers
+    tells = [watcher.socket_call for watcher in watchers]
+
+    def tell_all(
+        kind: int, fd: int, first: int, second: int, told: str | Exception | None = None, /
+    ) -> None:
+        for tell in tells:
+            tell(kind, fd, first, second, told)
+
+    _tells[thread] = tells[0] if len(tells) == 1 else tell_all
 
 
 def address_text(address: object) -> str:
@@ -178,34 +203,84 @@ Method = Callable[..., Any]
 
 
 def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int]) -> Any:
-    """Return a wrapper for calls that move bytes; `count` reads how many from the result."""
+    """Return a wrapper for calls that move bytes; `count` reads how many from the result.
+
+    Two of them stand in every message that a server echoes, so they make few calls themselves.
+    """
+    told, this_thread = _tells.get, threading.get_ident
 
     def wrapper(name: str, method: Method) -> Method:
         def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
-            watchers = _watchers.get(threading.get_ident())
-            if watchers is None:
+            tell = told(this_thread())
+            if tell is None:
                 return method(self, *args, **kwargs)
             fd = self.fileno()
             try:
                 result = method(self, *args, **kwargs)
             except BlockingIOError:
-                _tell(watchers, KIND["WouldBlock"], fd, first=name)
+                tell(_WOULD_BLOCK, fd, NOTHING, NOTHING, name)
                 raise
             except OSError as error:
-                _tell(watchers, kind, fd, 0, _number(asked, args), error)
+                tell(kind, fd, 0, _number(asked, args), error)
                 raise
             try:
                 wanted = asked(args)
             except Exception:  # as in _number, which would cost another call
                 wanted = NOTHING
-            done = wanted if name == "sendall" else count(result)
-            for watcher in watchers:
-                watcher.socket_call(kind, fd, done, wanted, None)
+            tell(kind, fd, wanted if result is None else count(result), wanted)
             return result
 
         return call
 
     return wrapper
+
+
+def _recv(name: str, method: Method) -> Method:
+    """Return a wrapper for `recv`; like `send`, the original takes no keyword."""
+    told, this_thread = _tells.get, threading.get_ident
+    others = _transfer(_READ, len, _room)(name, method)
+
+    def call(self: socket.socket, size: int, /, *flags: int) -> Any:
+        tell = told(this_thread())
+        if tell is None or flags:
+            return others(self, size, *flags)
+        fd = self.fileno()
+        try:
+            result = method(self, size)
+        except BlockingIOError:
+            tell(_WOULD_BLOCK, fd, NOTHING, NOTHING, name)
+            raise
+        except OSError as error:
+            tell(_READ, fd, 0, size, error)
+            raise
+        tell(_READ, fd, len(result), size)
+        return result
+
+    return call
+
+
+def _send(name: str, method: Method) -> Method:
+    """Return a wrapper for `send`."""
+    told, this_thread = _tells.get, threading.get_ident
+    others = _transfer(_WROTE, int, _first_size)(name, method)
+
+    def call(self: socket.socket, data: Any, /, *flags: int) -> Any:
+        tell = told(this_thread())
+        if tell is None or type(data) is not bytes:
+            return others(self, data, *flags)
+        fd = self.fileno()
+        try:
+            count = method(self, data)
+        except BlockingIOError:
+            tell(_WOULD_BLOCK, fd, NOTHING, NOTHING, name)
+            raise
+        except OSError as error:
+            tell(_WROTE, fd, 0, len(data), error)
+            raise
+        tell(_WROTE, fd, count, len(data))
+        return count
+
+    return call
 
 
 def _send_all(name: str, method: Method) -> Method:
@@ -217,8 +292,8 @@ def _send_all(name: str, method: Method) -> Method:
     plain = _transfer(_WROTE, int, _first_size)(name, method)
 
     def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
-        watchers = _watchers.get(threading.get_ident())
-        if watchers is None or kwargs or type(self) is not socket.socket or self.gettimeout() != 0:
+        tell = _tells.get(threading.get_ident())
+        if tell is None or kwargs or type(self) is not socket.socket or self.gettimeout() != 0:
             return plain(self, *args, **kwargs)
         fd, asked, sent = self.fileno(), _number(_first_size, args), 0
         if asked == NOTHING:
@@ -233,11 +308,11 @@ def _send_all(name: str, method: Method) -> Method:
         except OSError as error:
             if sent or not isinstance(error, BlockingIOError):
                 stopped = isinstance(error, BlockingIOError)
-                _tell(watchers, _WROTE, fd, sent, asked, None if stopped else error)
+                tell(_WROTE, fd, sent, asked, None if stopped else error)
             if isinstance(error, BlockingIOError):
-                _tell(watchers, KIND["WouldBlock"], fd, first=name)
+                tell(_WOULD_BLOCK, fd, NOTHING, NOTHING, name)
             raise
-        _tell(watchers, _WROTE, fd, sent, asked)
+        tell(_WROTE, fd, sent, asked)
         return None
 
     return call
@@ -245,20 +320,19 @@ def _send_all(name: str, method: Method) -> Method:
 
 def _accept(name: str, method: Method) -> Method:
     def call(self: socket.socket) -> Any:
-        watchers = _watchers.get(threading.get_ident())
-        if watchers is None:
+        tell = _tells.get(threading.get_ident())
+        if tell is None:
             return method(self)
         fd = self.fileno()
         try:
             connection, address = method(self)
         except BlockingIOError:
-            _tell(watchers, KIND["WouldBlock"], fd, first=name)
+            tell(_WOULD_BLOCK, fd, NOTHING, NOTHING, name)
             raise
         except OSError as error:
-            _tell(watchers, KIND["Accepted"], fd, second="", error=error)
+            tell(_ACCEPTED, fd, NOTHING, NOTHING, error)
             raise
-        peer = address_text(address)
-        _tell(watchers, KIND["Accepted"], fd, connection.fileno(), peer)
+        tell(_ACCEPTED, fd, connection.fileno(), NOTHING, address_text(address))
         return connection, address
 
     return call
@@ -266,25 +340,13 @@ def _accept(name: str, method: Method) -> Method:
 
 def _close(name: str, method: Method) -> Method:
     def call(self: socket.socket) -> None:
-        watchers = _watchers.get(threading.get_ident())
+        tell = _tells.get(threading.get_ident())
         fd = self.fileno()
         method(self)
-        if watchers is not None and fd >= 0 and self.fileno() < 0:
-            _tell(watchers, KIND["Closed"], fd)
+        if tell is not None and fd >= 0 and self.fileno() < 0:
+            tell(_CLOSED, fd, NOTHING, NOTHING)
 
     return call
-
-
-def _tell(
-    watchers: tuple[Watcher, ...],
-    kind: int,
-    fd: int,
-    first: int | str = NOTHING,
-    second: int | str = NOTHING,
-    error: Exception | None = None,
-) -> None:
-    for watcher in watchers:
-        watcher.socket_call(kind, fd, first, second, error)
 
 
 def _number(asked: Callable[..., int], args: tuple[Any, ...]) -> int:
@@ -311,20 +373,22 @@ def _sum_of_sizes(args: tuple[Any, ...]) -> int:
 
 
 def _first_size(args: tuple[Any, ...]) -> int:
-    return _bytes_of(args[0])
+    data = args[0]
+    return len(data) if type(data) is bytes else _bytes_of(data)
 
 
-_READ, _WROTE = KIND["Read"], KIND["Wrote"]
+_READ, _WROTE, _WOULD_BLOCK = KIND["Read"], KIND["Wrote"], KIND["WouldBlock"]
+_ACCEPTED, _CLOSED = KIND["Accepted"], KIND["Closed"]
 _WRAPPERS: dict[str, Callable[[str, Method], Method]] = {
     "accept": _accept,
     "close": _close,
-    "recv": _transfer(_READ, len, _room),
+    "recv": _recv,
     "recv_into": _transfer(_READ, int, _room_in_buffer),
     "recvfrom": _transfer(_READ, lambda result: len(result[0]), _room),
     "recvfrom_into": _transfer(_READ, lambda result: int(result[0]), _room_in_buffer),
     "recvmsg": _transfer(_READ, lambda result: len(result[0]), _room),
     "recvmsg_into": _transfer(_READ, lambda result: int(result[0]), _sum_of_sizes),
-    "send": _transfer(_WROTE, int, _first_size),
+    "send": _send,
     "sendall": _send_all,
     "sendto": _transfer(_WROTE, int, _first_size),
     "sendmsg": _transfer(_WROTE, int, _sum_of_sizes),

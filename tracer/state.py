@@ -21,6 +21,7 @@ from tracer.steps import (
     DispatchEnded,
     DispatchStarted,
     EventDropped,
+    ListRebuilt,
     Modified,
     PollerClosed,
     Read,
@@ -427,6 +428,10 @@ def _deleted(state: LoopState, step: Deleted) -> Change:
     return changes
 
 
+def _list_rebuilt(state: LoopState, step: ListRebuilt) -> Change:
+    return {"registrations": {fd: replace(r, armed=True) for fd, r in state.registrations.items()}}
+
+
 def _wait_started(state: LoopState, step: WaitStarted) -> Change:
     # The kernel looks again at what it returned before; what we know for sure is the counter.
     sure = state.wakeup_counter > 0
@@ -660,6 +665,7 @@ _CHANGES: Mapping[type[Step], Callable[[LoopState, Any], Change]] = {
     Registered: _registered,
     Modified: _modified,
     Deleted: _deleted,
+    ListRebuilt: _list_rebuilt,
     WaitStarted: _wait_started,
     WaitEnded: _wait_ended,
     DispatchStarted: _dispatch_started,

@@ -108,6 +108,39 @@ class Deleted(CallStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListRebuilt(Step):
+    """The backend made the kernel's interest list anew, to get rid of an entry for good.
+
+    That arms the one-shots in it which had fired; the loop drops what the kernel then reports of
+    them. `cause` is the Deleted or Registered that needed it.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListChecked(Step):
+    """The registrations were compared with the `count` entries of the kernel's own list.
+
+    Only in recordings with ``kernel=True``; `error` says what differs, None when nothing does.
+    """
+
+    count: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuffersSeen(Step):
+    """A socket's buffers in the kernel were looked at, before or after its callback ran.
+
+    Only in recordings with ``buffers=True``: `unread` bytes had arrived, `unsent` were not yet
+    taken by the peer; None where that can't be told. `cause` is the DispatchStarted.
+    """
+
+    fd: int
+    unread: int | None
+    unsent: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaitStarted(Step):
     """The loop asked the kernel for events.
 
@@ -282,6 +315,9 @@ STEP_KINDS: dict[str, type[Step]] = {
         Registered,
         Modified,
         Deleted,
+        ListRebuilt,
+        ListChecked,
+        BuffersSeen,
         WaitStarted,
         WaitEnded,
         DispatchStarted,

@@ -14,11 +14,13 @@ from tracer.state import LoopState
 from tracer.steps import (
     Accepted,
     BatchResized,
+    BuffersSeen,
     CallStep,
     Closed,
     DispatchEnded,
     DispatchStarted,
     EventDropped,
+    ListChecked,
     PollerOpened,
     Read,
     Registered,
@@ -158,6 +160,8 @@ def _variant(step: Step, state: LoopState) -> str:
         return "partly"
     if isinstance(step, WakeupSent) and state.phase == "waiting":
         return "waiting"
+    if isinstance(step, BuffersSeen) and None in (step.unread, step.unsent):
+        return "unread" if step.unsent is None else "unsent"
     if isinstance(step, Closed):
         row = state.registrations.get(step.fd)
         return "registered" if row and row.closed else "text"
@@ -231,6 +235,11 @@ def _fields(step: Step, state: LoopState, trace: Trace) -> dict[str, str]:
         fields["late"] = duration(step.late_ns)
     elif isinstance(step, PollerOpened):
         fields["backend"] = shown(step.backend, 12)
+    elif isinstance(step, ListChecked):
+        fields["count"] = count(step.count, "descriptor")
+    elif isinstance(step, BuffersSeen):
+        fields["unread"] = count(step.unread or 0, "byte")
+        fields["unsent"] = count(step.unsent or 0, "byte")
     elif isinstance(step, BatchResized):
         fields["size"] = f"{step.size:,}"
     elif isinstance(step, Accepted):

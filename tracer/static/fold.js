@@ -117,8 +117,9 @@ export function initial(base) {
  * @returns {LoopState}
  */
 export function advance(state, step) {
-  const known = step.kind in CHANGES || step.kind === "WouldBlock" || step.kind === "PollerOpened";
+  const known = step.kind in CHANGES || WITHOUT_CHANGE.has(step.kind);
   const error = known ? step.error ?? null : null; // a newer tracer's step says nothing to this one
+  /** @type {LoopState} */
   const after = { ...state, steps: state.steps + 1, error };
   if (error === null || EVEN_IF_FAILED.has(step.kind)) {
     const change = CHANGES[step.kind];
@@ -191,6 +192,7 @@ export function nameOf(state, fd) {
   return state.descriptors.get(fd)?.name ?? "";
 }
 
+const WITHOUT_CHANGE = new Set(["WouldBlock", "PollerOpened", "ListChecked", "BuffersSeen"]);
 const EVEN_IF_FAILED = new Set(["WaitEnded", "DispatchEnded", "TaskEnded"]);
 const CALLS = new Set([
   "PollerOpened", "Registered", "Modified", "Deleted", "TaskQueued", "TimerSet", "TimerCanceled",
@@ -316,6 +318,12 @@ const CHANGES = {
       Object.assign(changes, changeKnown(state, step.fd, { registration: null, slot }));
     }
     return changes;
+  },
+
+  ListRebuilt(state) {
+    const registrations = new Map(state.registrations);
+    for (const [fd, row] of registrations) registrations.set(fd, { ...row, armed: true });
+    return { registrations };
   },
 
   WaitStarted(state, step) {

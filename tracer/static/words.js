@@ -113,6 +113,7 @@ function variant(step, state) {
     case "Read": return step.count === 0 ? "end" : "text";
     case "Wrote": return step.count < step.asked ? "partly" : "text";
     case "WakeupSent": return state.phase === "waiting" ? "waiting" : "text";
+    case "BuffersSeen": return step.unsent == null ? "unread" : step.unread == null ? "unsent" : "text";
     case "Closed": return state.registrations.get(step.fd)?.closed ? "registered" : "text";
     default: return "text";
   }
@@ -183,6 +184,13 @@ function sentenceFields(words, step, state, trace) {
       break;
     case "PollerOpened":
       fields.backend = shown(step.backend, 12);
+      break;
+    case "ListChecked":
+      fields.count = count(step.count, "descriptor");
+      break;
+    case "BuffersSeen":
+      fields.unread = count(step.unread ?? 0, "byte");
+      fields.unsent = count(step.unsent ?? 0, "byte");
       break;
     case "BatchResized":
       fields.size = grouped(step.size);
