@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The one command of this project: it sets up `.venv` beside it, then does what it was asked.
 
-    python3 run.py lab      open the notebooks in JupyterLab
-    python3 run.py demo     write replay.html, a recorded session to play back in a browser
-    python3 run.py test     lint, types and every test
-    python3 run.py bench    the benchmarks
-    python3 run.py lock     remake requirements.lock after a change of pyproject.toml
+    python3 run.py lab          open the notebooks in JupyterLab
+    python3 run.py demo         write replay.html, a recorded session to play back in a browser
+    python3 run.py test         lint, types and every test
+    python3 run.py bench        the benchmarks
+    python3 run.py screenshots  the player at its moments, drawn into build/screenshots
+    python3 run.py lock         remake requirements.lock after a change of pyproject.toml
 
 It needs Python 3.10 or newer and the standard library, nothing else. A set-up that is already
 done is recognized by a stamp file in `.venv` and skipped, without touching the network.
@@ -349,13 +350,19 @@ def test(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Every benchmark, one after the other."""
-    set_up("bench")
+    set_up("bench", "dev", "lab")  # that of the player needs a browser's driver and JupyterLab
     for script in sorted((ROOT / "tests/benchmarks").glob("bench_*.py")):
         say(f"--- {script.stem}")
         code = call([PYTHON, str(script)])
         if code:
             return code
     return 0
+
+
+def screenshots(options: argparse.Namespace) -> int:
+    """The player at the moments that matter, to be looked at."""
+    set_up("lab", "dev")
+    return call([PYTHON, str(ROOT / "tests/screenshots.py")])
 
 
 def lock(options: argparse.Namespace) -> int:
@@ -523,6 +530,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--coverage", action="store_true", help="also report which lines of netpoll they ran"
     )
     add("bench", bench, "run the benchmarks in tests/benchmarks")
+    add("screenshots", screenshots, "draw the player at its moments into build/screenshots")
     command = add("lock", lock, "remake requirements.lock from pyproject.toml (needs the network)")
     command.add_argument(
         "--upgrade", action="store_true", help="take the newest versions, not those locked now"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.traces import HOSTILE, echo_trace, hostile_trace
-from tracer import page as page_module
+from tracer import model as model_module
 from tracer.assets import module
 from tracer.diagram import GraphvizMissing
 from tracer.page import page, write_page
@@ -89,7 +89,7 @@ def test_page_without_graphviz_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(trace: Trace) -> str:
         raise GraphvizMissing
 
-    monkeypatch.setattr(page_module, "layout", missing)
+    monkeypatch.setattr(model_module, "layout", missing)
     values = json.loads(Tags(page(echo_trace())).inside["script"][0])
     assert values["svg"] == ""
     assert "pip install" in values["problem"]

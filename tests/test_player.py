@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import queue
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -12,9 +14,13 @@ import pytest
 
 pytest.importorskip("anywidget", reason="the player needs anywidget: pip install anywidget")
 
+from netpoll import open_poller
+from tests.test_diff import served
 from tests.traces import Script, echo_trace, hostile_trace
+from tracer import model as model_module
 from tracer.diagram import GraphvizMissing
-from tracer.player import Player, play
+from tracer.player import AT_ONCE, LivePlayer, Player, compare, live, play
+from tracer.quiz import quiz
 from tracer.trace import BaseState, Trace, parse
 
 player_module: Any = sys.modules["tracer.player"]  # `tracer.player` may be something else
@@ -62,7 +68,7 @@ def test_static_fallback() -> None:
         assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def bundle(player: Player) -> tuple[dict[str, Any], dict[str, Any]]:
+def bundle(player: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     shown = player._repr_mimebundle_()
     assert shown is not None
     return shown
@@ -74,7 +80,7 @@ def test_without_graphviz_the_rest_works(monkeypatch: pytest.MonkeyPatch) -> Non
     def missing(*_: Any) -> str:
         raise GraphvizMissing
 
-    monkeypatch.setattr(player_module, "layout", missing)
+    monkeypatch.setattr(model_module, "layout", missing)
     monkeypatch.setattr(player_module, "draw", missing)
     player = Player(echo_trace(), step=13)
     assert (player.svg, "pip install" in player.problem) == ("", True)
@@ -116,3 +122,74 @@ def test_missing_anywidget_says_what_to_install() -> None:
     code = "import sys; sys.modules['anywidget'] = None; import tracer.player"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert 'pip install "netpoll-tracer[lab]"' in done.stderr
+
+
+def test_findings_and_questions() -> None:
+    """A player knows what lint found and what the quiz asks; a part of a trace is refused."""
+    trace = served("epoll")
+    player = Player(trace)
+    assert json.loads(player.findings)["searched"] == len(trace)
+    assert [question["index"] for question in json.loads(player.questions)] == [
+        question.index for question in quiz(trace)
+    ]
+    with pytest.raises(ValueError, match="part of a trace"):
+        Player(trace[3:])
+
+
+def test_long_trace_is_searched_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a while in a long trace is found out when the front end asks for it."""
+    monkeypatch.setattr(player_module, "AT_ONCE", 10)
+    assert AT_ONCE > 10
+    player = Player(served("epoll"))
+    assert (player.findings, player.questions) == ("", "")
+    player._handle_custom_msg({"type": "findings"}, [])
+    player._handle_custom_msg({"type": "nonsense"}, [])
+    assert "searched" in player.findings
+    assert player.questions == ""
+
+
+def test_compare_shows_two_runs() -> None:
+    """Two traces in one view: both texts, one layout for both, where they part, a fallback."""
+    a, b = served("epoll"), served("epoll", edge_triggered=True)
+    shown = compare(a, SimpleNamespace(trace=b), labels=("level", "edge"))
+    assert [len(text.splitlines()) for text in (shown.trace_text, shown.other_text)] == [
+        len(list(trace.to_lines())) for trace in (a, b)
+    ]
+    pairing = json.loads(shown.pairing)
+    assert pairing["labels"] == ["level", "edge"]
+    assert pairing["divergence"]["at"] is not None
+    data, _ = bundle(shown)
+    assert data["text/plain"].startswith("level beside edge.")
+    assert "svg" in data["image/svg+xml"]
+
+
+def test_live_follows_and_ends_with_its_view() -> None:
+    """A live view gets the steps of a running loop, and closing it ends the recording."""
+    with open_poller() as poller:
+        shown = live(poller)
+        messages: queue.Queue[Any] = queue.Queue()
+        shown._follower._send = lambda message, buffers: messages.put((message, buffers))
+        poller.poll_once(0)
+        shown._handle_custom_msg({"type": "again"}, [])
+        kinds = []
+        while "WaitEnded" not in "".join(kinds):
+            _, buffers = messages.get(timeout=10)
+            kinds += [buffer.decode() for buffer in buffers]
+        assert isinstance(shown, LivePlayer)
+        assert shown.text.startswith("A live view of <Recording of 2 steps")
+        assert shown.still().startswith("<?xml")
+        shown.close()
+        assert not shown.recording.running
+
+
+def test_running_a_live_cell_again_ends_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new view records; the old one's recording and thread have ended."""
+    parent = {"metadata": {"cellId": "live"}, "header": {"msg_id": "run 1"}}
+    shell = SimpleNamespace(get_parent=lambda: parent)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    with open_poller() as poller:
+        first = live(poller)
+        parent["header"]["msg_id"] = "run 2"
+        second = live(poller)
+        assert (first.recording.running, second.recording.running) == (False, True)
+        second.close()

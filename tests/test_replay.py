@@ -12,6 +12,7 @@ import pytest
 import tracer
 from netpoll import EventPriority, PollAttachment, open_poller
 from tests.traces import (
+    ERR,
     HUP,
     LISTENER,
     RDHUP,
@@ -26,6 +27,7 @@ from tests.traces import (
 from tracer.replay import LONGEST_CHAIN, Replay
 from tracer.state import LoopState, advance, initial
 from tracer.trace import BaseRegistration, BaseState, BaseTask, BaseTimer, Trace
+from tracer.words import sentence
 
 BASE = BaseState("epoll", 4, WAKEUP, 128, running=False)
 
@@ -388,6 +390,200 @@ def test_every_step_has_reasons_in_plain_words(make: Any) -> None:
     for outside in (len(trace), -1):
         with pytest.raises(IndexError):
             replay.why(outside)
+
+
+# ---- because ----------------------------------------------------------------------------------
+
+
+def because(script: Script, kind: str) -> str:
+    """Return the short reason of the last step of a kind."""
+    trace = script.trace()
+    return Replay(trace).because(last(trace, kind))
+
+
+def dispatched(script: Script, event: int, fd: int = 7) -> int:
+    ended = script.wait((fd, event))
+    return script.step("DispatchStarted", ended, fd=fd, event=event, flags=0, callback=2)
+
+
+def test_a_dispatch_is_put_down_to_what_was_read() -> None:
+    """The bytes that the callback read prove why its descriptor was returned; both steps say so."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo")
+    started = dispatched(script, READ)
+    assert because(script, "DispatchStarted").startswith("Inferred: bytes had arrived from a:1, or")
+    for size in (64, 6):
+        script.call("echo", 3, "Read", fd=7, count=size, cause=started)
+    assert because(script, "DispatchStarted") == (
+        "Bytes had arrived from a:1, so the wait returned it after 800 µs; echo then read 70 bytes."
+    )
+    assert because(script, "WaitEnded") == "Bytes had arrived from a:1; echo then read 70 bytes."
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        (READ | RDHUP, "The stream of a:1 had ended"),
+        (READ | HUP | ERR, "The connection of a:1 was over or had failed"),
+        (WRITE, "The kernel had room for bytes to a:1"),
+    ],
+)
+def test_an_event_that_needs_no_proof_is_told_as_it_is(event: int, words: str) -> None:
+    """What the bits of an event say by themselves is not called inferred."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo")
+    dispatched(script, event)
+    assert because(script, "DispatchStarted") == f"{words}{MORE.get(event, '')}, {RETURNED}"
+
+
+MORE = {READ | RDHUP: ": it will send nothing more"}
+RETURNED = "so the wait returned it after 800 µs."
+
+
+def test_a_refused_call_is_put_down_to_the_one_before() -> None:
+    """A second add names the first one, a delete too many the first; else nothing is said."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo", error="PermissionError: 1")
+    assert because(script, "Registered") == ""
+    script.add("main", 2, 7, "a:1", "echo")
+    script.add("main", 2, 7, "a:1", "echo", error="AlreadyRegistered: 17")
+    assert because(script, "Registered") == (
+        "It was on the list already: main had registered it 3.0 µs before."
+    )
+    script.call("goodbye", 1, "Deleted", fd=7)
+    script.call("goodbye", 1, "Deleted", fd=7, error="NotRegistered: 2")
+    assert because(script, "Deleted") == (
+        "It was no longer on the list: goodbye had deleted it 3.0 µs before."
+    )
+
+
+def test_calls_are_put_down_to_earlier_ones_of_the_same_callback() -> None:
+    """A read explains the write behind it, the would-block and, at the stream's end, the delete."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo")
+    started = dispatched(script, READ)
+    script.call("echo", 3, "Read", fd=7, count=5, cause=started)
+    assert because(script, "Read") == "The loop had called echo for a:1, because it can be read."
+    script.call("echo", 8, "Wrote", fd=9, count=5, asked=5, cause=started)
+    assert because(script, "Wrote") == "In the same call, 5 bytes had been read from a:1."
+    script.call("echo", 3, "WouldBlock", fd=7, call="recv_into", cause=started)
+    assert because(script, "WouldBlock") == "All that had arrived was read: 5 bytes in this call."
+    script.call("echo", 3, "Read", fd=7, count=0, cause=started)
+    script.call("goodbye", 1, "Deleted", fd=7, cause=started)
+    assert because(script, "Deleted") == "In the same call, the end of its stream had been read."
+    script.call("echo", 8, "Wrote", fd=7, count=0, asked=5, error="EPIPE", cause=started)
+    script.call("goodbye", 3, "Closed", fd=7, cause=started)
+    assert because(script, "Closed") == "In the same call, writing to it had failed: EPIPE"
+
+
+def test_a_callback_of_very_many_calls_is_not_looked_through() -> None:
+    """Behind a thousand calls the reason is the callback itself, so that asking stays quick."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo")
+    started = dispatched(script, READ)
+    script.call("echo", 3, "Read", fd=7, count=5, cause=started)
+    for _ in range(1_001):
+        script.call("echo", 8, "Wrote", fd=9, count=1, asked=1, cause=started)
+    assert because(script, "Wrote") == "The loop had called echo for a:1, because it can be read."
+
+
+def test_a_timer_and_a_wait_without_events_are_explained() -> None:
+    """A wait limited by a timer says so, its end too, and the timer who set it."""
+    script = Script(BASE)
+    timer = script.call("main", 1, "TimerSet", callback=4, delay_ns=10**6)
+    assert because(script, "TimerSet") == "The loop is not running yet: the program prepares it."
+    script.step("WaitStarted", timeout_ns=10**6, size=128)
+    assert because(script, "WaitStarted").endswith("no longer than until log_stats is due.")
+    script.step("WaitEnded", 2, 10**6, events=())
+    assert because(script, "WaitEnded").startswith("Its time limit of 1.0 ms was over")
+    script.step("TimerFired", timer, callback=4, late_ns=10)
+    assert because(script, "TimerFired") == (
+        "main had set it 1.0 ms before, to be called after 1.0 ms."
+    )
+    script.step("WaitStarted", timeout_ns=10**9, size=128)
+    assert because(script, "WaitStarted").startswith("The wait before had returned nothing")
+    script.step("WaitEnded", 5, 10**6, events=())
+    assert because(script, "WaitEnded").startswith("Inferred: something interrupted it")
+
+
+def test_a_trigger_says_that_the_loop_slept() -> None:
+    """Trigger, write and wakeup of another thread are told by each other."""
+    trace = echo_trace()
+    replay = Replay(trace)
+    told = {step.kind: replay.because(index) for index, step in enumerate(trace) if index > 46}
+    assert told["TaskQueued"].endswith("the loop had been asleep in its wait for 400 µs.")
+    assert told["WakeupSent"].startswith("The task log_stats had been queued while the loop slept")
+    assert replay.because(last(trace, "WakeupReceived") - 1).startswith(
+        "Thread MainThread had queued the task log_stats"
+    )
+    assert told["TaskStarted"].endswith("12.0 µs before, on thread MainThread.")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [echo_trace, hostile_trace, *(lambda seed=seed: random_trace(seed) for seed in range(4))],
+)
+def test_because_is_one_short_line(make: Any) -> None:
+    """With any names it stays short, on one line, and no field is left unfilled."""
+    trace = make()
+    replay = Replay(trace)
+    for index in range(len(trace)):
+        text = replay.because(index)
+        assert len(text) <= 150
+        assert "{" not in text.replace("{a|b}", "")
+        assert not set(text) & {"\n", "\u202e"}
+    for outside in (len(trace), -1):
+        with pytest.raises(IndexError):
+            replay.because(outside)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sentences_need_no_state(seed: int) -> None:
+    """The sentence made from the index equals the one made from the whole state, at every step."""
+    trace = random_trace(seed) if seed else hostile_trace()
+    replay = Replay(trace)
+    for index, step in enumerate(trace):
+        assert replay.sentence(index) == sentence(step, replay.state(index), trace)
+
+
+def test_sentences_need_no_state_where_numbers_are_used_again() -> None:
+    """Also names that changed, rows that were dropped and calls that lack their beginning agree."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo")
+    script.call("goodbye", 3, "Closed", fd=7)
+    script.call("goodbye", 1, "Deleted", fd=7)
+    script.add("main", 2, 7, "b:2", "echo")
+    script.call("echo", 3, "Read", fd=7, count=1)
+    ended = script.wait((7, READ), (WAKEUP, READ))
+    script.step("WakeupSent")  # the counter was not 0 before
+    script.call("on_connection", 3, "Accepted", fd=LISTENER, new_fd=7, peer="c:3")
+    script.step("EventDropped", ended, fd=7, event=READ)
+    script.wait((7, READ))  # so it was not closed after all
+    script.call("goodbye", 3, "Closed", fd=7)
+    dispatched(script, READ, fd=9)
+    script.step("DispatchEnded", fd=9)
+    script.call("main", 1, "Closed", fd=8)
+    script.step("DispatchEnded", fd=9)
+    trace = script.trace()
+    replay = Replay(trace)
+    for index, step in enumerate(trace):
+        assert replay.sentence(index) == sentence(step, replay.state(index), trace)
+
+
+def test_because_claims_nothing_that_is_not_recorded() -> None:
+    """No reason is given where the earlier step does not explain it, or the cause is not told."""
+    script = Script(BASE)
+    script.add("main", 2, 7, "a:1", "echo")
+    script.call("goodbye", 1, "Deleted", fd=7)
+    script.add("main", 2, 7, "a:1", "echo", error="AlreadyRegistered: 17")
+    assert because(script, "Registered") == ""
+    script.add("main", 2, 7, "a:1", "echo")
+    ended = script.wait((7, READ))
+    script.step("EventDropped", ended, fd=7, event=READ)
+    assert because(script, "EventDropped") == ""
+    dispatched(script, READ)
+    script.call("echo", 3, "Read", fd=7, count=5)
+    assert because(script, "Read") == ""
 
 
 def test_an_endless_chain_is_cut() -> None:

@@ -328,13 +328,20 @@ def test_first_failure_ends_the_tests(
 
 def test_every_benchmark_runs(run: ModuleType, commands: list[list[str]]) -> None:
     """`bench` runs each bench_*.py in turn, and nothing else that lies beside it."""
-    finish_set_up(run, "bench")
+    finish_set_up(run, "bench", "dev", "lab")
     folder = run.ROOT / "tests/benchmarks"
     folder.mkdir(parents=True)
     for name in ("bench_b.py", "bench_a.py", "helper.py"):
         (folder / name).touch()
     assert run.main(["bench"]) == 0
     assert commands == [[run.PYTHON, str(folder / f"bench_{name}.py")] for name in "ab"]
+
+
+def test_screenshots_are_drawn(run: ModuleType, commands: list[list[str]]) -> None:
+    """`screenshots` runs the script that draws them."""
+    finish_set_up(run, "dev", "lab")
+    assert run.main(["screenshots"]) == 0
+    assert commands == [[run.PYTHON, str(run.ROOT / "tests/screenshots.py")]]
 
 
 def test_demo_passes_the_output_file(run: ModuleType, commands: list[list[str]]) -> None:

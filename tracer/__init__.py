@@ -30,20 +30,24 @@ from tracer.stats import stats
 from tracer.trace import Trace, TraceFormatError, load
 
 if TYPE_CHECKING:
-    from tracer.player import Player, play
+    from tracer.player import Comparison, LivePlayer, Player, compare, live, play
 
 __all__ = [
+    "Comparison",
     "GraphvizMissing",
+    "LivePlayer",
     "LoopState",
     "Player",
     "Recording",
     "Replay",
     "Trace",
     "TraceFormatError",
+    "compare",
     "diagram",
     "diff",
     "expect",
     "lint",
+    "live",
     "load",
     "matching",
     "name",
@@ -57,7 +61,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Player", "play"):
+    if name in ("Comparison", "LivePlayer", "Player", "compare", "live", "play"):
         from tracer import player
 
         return getattr(player, name)

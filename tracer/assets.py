@@ -7,8 +7,17 @@ import re
 from functools import cache
 from pathlib import Path
 
-MODULES = ("fold.js", "words.js", "contents.js", "picture.js", "player.js")
+MODULES = (
+    *("elements.js", "fold.js", "words.js", "contents.js", "picture.js", "causes.js", "stage.js"),
+    *("controls.js", "help.js", "filter.js", "steplist.js", "findings.js", "quiz.js", "lanes.js"),
+    *("timeline.js", "tabs.js", "around.js", "compare.js", "feed.js", "live.js", "player.js"),
+)
 """In the order of their imports: each names only what stands before it."""
+
+STYLES = tuple(
+    f"{name}.css"
+    for name in ("player", "panels", "steplist", "findings", "quiz", "timeline", "compare")
+)
 
 
 @cache
@@ -30,4 +39,5 @@ def module() -> str:
 @cache
 def style() -> str:
     """Return the style sheet of the player."""
-    return (Path(__file__).with_name("static") / "player.css").read_text(encoding="utf-8")
+    static = Path(__file__).with_name("static")
+    return "\n".join((static / name).read_text(encoding="utf-8") for name in STYLES)

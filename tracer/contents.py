@@ -32,6 +32,9 @@ FEWEST_ROWS, MOST_ROWS = 4, 12
 FEWEST_EVENTS, MOST_EVENTS = 3, 6
 FEWEST_LINES = 12
 
+COMPACT_ROWS, COMPACT_EVENTS, COMPACT_LINES = 6, 3, 4
+"""The most rows and events, and the lines of code, of the compact picture."""
+
 LONGEST_LINE = 48
 """So many characters of code stand on a line; the rest of a longer one follows below it."""
 
@@ -63,6 +66,10 @@ class Place:
 
 
 Contents = dict[str, Place]
+
+
+LIVE = Shape(rows=8, events=4, lines=14, more_rows=True, more_events=True)
+"""The places of a loop that still runs."""
 
 
 def shape(trace: Trace) -> Shape:
@@ -97,6 +104,19 @@ def shape(trace: Trace) -> Shape:
         lines=max(FEWEST_LINES, ceil((COLUMNS + drawn * ROW + more * MORE) / LINE)),
         more_rows=more,
         more_events=events > MOST_EVENTS,
+    )
+
+
+def compact(*places: Shape) -> Shape:
+    """Return the places of the compact picture, the same one for the traces of all `places`."""
+    rows = max(shape.rows for shape in places)
+    events = max(shape.events for shape in places)
+    return Shape(
+        rows=min(rows, COMPACT_ROWS),
+        events=min(events, COMPACT_EVENTS),
+        lines=COMPACT_LINES,
+        more_rows=rows > COMPACT_ROWS or any(shape.more_rows for shape in places),
+        more_events=events > COMPACT_EVENTS or any(shape.more_events for shape in places),
     )
 
 

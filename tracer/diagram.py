@@ -2,7 +2,8 @@
 
 `diagram` draws one state. `layout` draws the empty places once for a trace; the player puts the
 states into them. Every place has its position, so nothing moves when contents change: Graphviz's
-engine neato takes positions as they are.
+engine neato takes positions as they are. `compact_layout` is narrower and stands on end, user space
+below the kernel, for two pictures side by side.
 """
 
 from __future__ import annotations
@@ -19,7 +20,18 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from tracer.contents import COLUMNS, LINE, MORE, Place, Shape, contents, lit_arrows, shape
+from tracer.contents import (
+    COLUMNS,
+    LINE,
+    LIVE,
+    MORE,
+    Place,
+    Shape,
+    compact,
+    contents,
+    lit_arrows,
+    shape,
+)
 from tracer.state import LoopState
 from tracer.trace import Trace
 
@@ -74,6 +86,20 @@ def layout(trace: Trace) -> str:
     return _template(shape(trace))
 
 
+def live_layout() -> str:
+    """Return the SVG that `layout` returns, for a loop of which nobody knows what is to come."""
+    return _template(LIVE)
+
+
+def compact_layout(*traces: Trace) -> str:
+    """Return the SVG that `layout` returns, a little more than half as wide, for several traces.
+
+    All of them get the same places, so that what stands side by side can be compared. There are
+    fewer rows and lines of code than in the wide picture.
+    """
+    return _template(compact(*map(shape, traces)), stacked=True)
+
+
 # Geometry, in points from the left and the top.
 
 GAP = 9  # between a region's frame and what is in it
@@ -83,10 +109,26 @@ PEER_WIDTH, PEER_HEIGHT = 62, 22
 MARGIN, BETWEEN = 4, 64  # beside and between the regions
 ARROWS = 40  # between the upper and the lower tables
 LANE = 20  # of the wakeup's arrow, below the lower tables
-ROW_WIDTHS = {"fd": 26, "who": 112, "interest": 82, "trigger": 68, "in": 54, "out": 60}
-EVENT_WIDTHS = {"fd": 26, "who": 100, "event": 96}
+ROW_WIDTHS = {"fd": 36, "who": 112, "interest": 82, "trigger": 68, "in": 54, "out": 60}
+EVENT_WIDTHS = {"fd": 36, "who": 100, "event": 96}
 BATCH_WIDTHS = {"mark": 18} | EVENT_WIDTHS
 WAKEUP_WIDTH, QUEUE_WIDTH, LINE_NUMBER = 136, 76, 32
+
+# Of the compact picture, where these are others.
+STACKED_TOP, STACKED_BETWEEN, STACKED_ARROWS = 31, 58, 25
+STACKED_ROW, STACKED_EVENT, STACKED_PEER_HEIGHT = 22, 22, 19
+STACKED_ROOM = 18  # right of the interest list, for the arrow up to it
+STACKED_QUEUE_WIDTH = 126
+STACKED_ROW_WIDTHS = ROW_WIDTHS | {"fd": 42}
+STACKED_EVENT_WIDTHS = EVENT_WIDTHS | {"fd": 42}
+STACKED_BATCH_WIDTHS = {"mark": 18, "fd": 42, "who": 122, "event": 120}
+
+REGION_COLORS = {
+    "peers": ("#f8fafc", "#cbd5e1"),
+    "kernel": ("#eef2f7", "#64748b"),
+    "user": ("#fffbeb", "#d97706"),
+}
+"""The ground and the frame of a still's regions."""
 
 RIGHT = {"row-in", "row-out", "interest-note", "ready-note", "wakeup-note", "batch-note"} | {
     "running-note",
@@ -135,6 +177,11 @@ Cell = tuple[str, float, float]
 class _Drawing:
     """The DOT text of the picture with the places of `shape`; without `filled`, a template."""
 
+    row_widths, event_widths, batch_widths = ROW_WIDTHS, EVENT_WIDTHS, BATCH_WIDTHS
+    top, event, peer_height = float(TOP), EVENT, PEER_HEIGHT
+    queue_width = float(QUEUE_WIDTH)
+    between = float(BETWEEN)  # peers and the kernel
+
     def __init__(
         self,
         places: Shape,
@@ -145,7 +192,11 @@ class _Drawing:
         self.filled = filled
         self.lit = lit
         self.points = 0
+        self.place()
 
+    def place(self) -> None:
+        """Say where every table and region is."""
+        places = self.shape
         rows_more = MORE if places.more_rows else 0
         upper = HEAD + places.lines * LINE
         self.row = (upper - HEAD - COLUMNS - rows_more) // places.rows
@@ -166,6 +217,14 @@ class _Drawing:
         self.tasks = _Box(self.running.right - width, top, width, lower)
         self.lane = top + lower + LANE
 
+        peers = MARGIN + GAP + PEER_WIDTH + GAP
+        high = self.lane + 6
+        self.regions = {
+            "peers": _Box(MARGIN, 4, peers - MARGIN, high),
+            "kernel": _Box(self.interest.left - GAP, 4, self.interest.width + 2 * GAP, high),
+            "user": _Box(self.running.left - GAP, 4, self.running.width + 2 * GAP, high),
+        }
+
     def body(self) -> Iterator[str]:
         """Yield the statements of the graph."""
         yield (
@@ -179,21 +238,15 @@ class _Drawing:
         yield from self._arrows()
 
     def _regions(self) -> Iterator[str]:
-        peers = MARGIN + GAP + PEER_WIDTH + GAP
-        sides = {
-            "peers": (MARGIN, peers, "#f8fafc", "#cbd5e1"),
-            "kernel": (self.interest.left - GAP, self.interest.right + GAP, "#eef2f7", "#64748b"),
-            "user": (self.running.left - GAP, self.running.right + GAP, "#fffbeb", "#d97706"),
-        }
-        for name, (left, right, fill, line) in sides.items():
-            box = _Box(left, 4, right - left, self.lane + 6)
+        for name, box in self.regions.items():
+            fill, line = REGION_COLORS[name]
             yield (
                 f'"region-{name}" [id="region-{name}", class="region", shape=box, label="",'
                 f' style="rounded,filled", fixedsize=true, width={box.width / 72:.4f},'
                 f' height={box.height / 72:.4f}, fillcolor="{fill}", color="{line}",'
                 f" {_at(box.center, box.top + box.height / 2)}]\n"
             )
-            label = _Box(left + 4, 7, box.width - 8, TOP - 10)
+            label = _Box(box.left + 4, box.top + 3, box.width - 8, self.top - 10)
             yield self._table(f"{name}-name", label, [[(name, label.width, label.height)]], "")
 
     def _tables(self) -> Iterator[str]:
@@ -201,12 +254,12 @@ class _Drawing:
         head: list[list[Cell]] = [
             [("interest-head", 150, HEAD), ("interest-note", box.width - 150, HEAD)]
         ]
-        names = zip(ROW_WIDTHS.values(), range(len(ROW_WIDTHS)), strict=True)
+        names = zip(self.row_widths.values(), range(len(self.row_widths)), strict=True)
         rows: list[list[Cell]] = [
             [(f"column{number}", width, self.columns) for width, number in names]
         ]
         for row in range(shape.rows):
-            cells = ROW_WIDTHS.items()
+            cells = self.row_widths.items()
             rows.append([(f"row{row}-{name}", width, self.row) for name, width in cells])
         more: list[list[Cell]] = [[("interest-more", box.width, MORE)]] if shape.more_rows else []
         yield self._table("interest", box, head + rows + more, "#94a3b8")
@@ -233,14 +286,15 @@ class _Drawing:
         box = self.tasks
         rows = [
             [("tasks-head", box.width, HEAD)],
-            [(name, QUEUE_WIDTH, COLUMNS) for name in ("urgent", "low")],
+            [(name, self.queue_width, COLUMNS) for name in ("urgent", "low")],
         ]
         room = box.height - HEAD - COLUMNS - (MORE if shape.more_events else 0)
         for row in range(shape.events):
             height = int(room * (row + 1) / shape.events) - int(room * row / shape.events)
-            rows.append([(f"{name}{row}", QUEUE_WIDTH, height) for name in ("urgent", "low")])
+            pair = (f"{name}{row}" for name in ("urgent", "low"))
+            rows.append([(name, self.queue_width, height) for name in pair])
         if shape.more_events:
-            rows.append([(f"{name}-more", QUEUE_WIDTH, MORE) for name in ("urgent", "low")])
+            rows.append([(f"{name}-more", self.queue_width, MORE) for name in ("urgent", "low")])
         yield self._table("tasks", box, rows, "#d6a55c")
 
         box = self.running
@@ -251,17 +305,17 @@ class _Drawing:
         yield self._table("running", box, rows, "#d6a55c")
 
     def _events(self, table: str) -> list[list[Cell]]:
-        widths = BATCH_WIDTHS if table == "batch" else EVENT_WIDTHS
+        widths = self.batch_widths if table == "batch" else self.event_widths
         return [
-            [(f"{table}{row}-{name}", width, EVENT) for name, width in widths.items()]
+            [(f"{table}{row}-{name}", width, self.event) for name, width in widths.items()]
             for row in range(self.shape.events)
         ]
 
     def _arrows(self) -> Iterator[str]:
         peer_right, row_left = MARGIN + GAP + PEER_WIDTH, self.interest.left
         for row in range(self.shape.rows):
-            y = TOP + HEAD + self.columns + (row + 0.5) * self.row
-            pill = _Box(MARGIN + GAP, y - PEER_HEIGHT / 2, PEER_WIDTH, PEER_HEIGHT)
+            y = self.top + HEAD + self.columns + (row + 0.5) * self.row
+            pill = _Box(MARGIN + GAP, y - self.peer_height / 2, PEER_WIDTH, self.peer_height)
             linked = self._has(f"peer{row}")
             if linked:
                 yield self._table(
@@ -271,9 +325,13 @@ class _Drawing:
                 yield from self._arrow(f"in{row}", *ends)
                 yield from self._arrow(f"out{row}", *reversed(ends))
             if self._has(f"flow{row}"):
-                yield self._label(f"flow{row}", (peer_right + row_left) / 2, y - 8, BETWEEN + 12)
+                width = self.between + 12
+                yield self._label(f"flow{row}", (peer_right + row_left) / 2, y - 8, width)
+        yield from self._ways()
 
-        y = TOP + HEAD / 2
+    def _ways(self) -> Iterator[str]:
+        """Yield the arrows between the tables."""
+        y = self.top + HEAD / 2
         between = (self.interest.right + self.running.left) / 2
         start, end = (self.running.left - 2, y), (self.interest.right + 2, y)
         yield from self._arrow("register", start, end)
@@ -283,7 +341,7 @@ class _Drawing:
         yield from self._arrow("ready", (self.ready.center, above), (self.ready.center, below))
         yield self._label("ready-label", self.ready.center - 61, (above + below) / 2, 110)
 
-        y = self.ready.top + HEAD + EVENT / 2
+        y = self.ready.top + HEAD + self.event / 2
         yield from self._arrow("wait", (self.ready.right + 2, y), (self.batch.left - 2, y))
         yield self._label("wait-label", between, y - 10, BETWEEN + GAP)
 
@@ -358,6 +416,77 @@ class _Drawing:
             yield f'{tail} -> {head} [class="arrow-{name}", {look}{last}]\n'
 
 
+class _Stacked(_Drawing):
+    """The compact picture: user space below the kernel.
+
+    Tasks stand under the wakeup and the batch under the ready list, so that the ways between them
+    go straight up and down.
+    """
+
+    row_widths, event_widths = STACKED_ROW_WIDTHS, STACKED_EVENT_WIDTHS
+    batch_widths = STACKED_BATCH_WIDTHS
+    top, event, peer_height = float(STACKED_TOP), STACKED_EVENT, STACKED_PEER_HEIGHT
+    queue_width = float(STACKED_QUEUE_WIDTH)
+    between = float(STACKED_BETWEEN)
+
+    def place(self) -> None:
+        places = self.shape
+        self.row, self.columns = STACKED_ROW, COLUMNS
+        rows = COLUMNS + places.rows * STACKED_ROW + (MORE if places.more_rows else 0)
+        events = HEAD + places.events * self.event + (MORE if places.more_events else 0)
+        peers = GAP + PEER_WIDTH + GAP
+        left = MARGIN + peers + self.between + GAP
+        self.interest = _Box(left, self.top, sum(self.row_widths.values()), HEAD + rows)
+        top = self.interest.bottom + STACKED_ARROWS
+        width = sum(self.event_widths.values())
+        self.wakeup = _Box(left, top, WAKEUP_WIDTH, events)
+        self.ready = _Box(self.interest.right - width, top, width, events)
+        kernel = _Box(
+            left - GAP, 4, self.interest.width + GAP + STACKED_ROOM, self.ready.bottom + 5
+        )
+
+        user = _Box(MARGIN, kernel.bottom + STACKED_ARROWS, kernel.right - MARGIN, 0)
+        top, right = user.top + self.top - 6, user.right - GAP
+        width = sum(self.batch_widths.values())
+        self.batch = _Box(right - width, top, width, events)
+        self.tasks = _Box(user.left + GAP, top, 2 * self.queue_width, events)
+        top = self.batch.bottom + STACKED_ARROWS
+        height = HEAD + places.lines * LINE
+        self.running = _Box(user.left + GAP, top, right - user.left - GAP, height)
+        high = self.running.bottom + GAP - user.top
+        self.regions = {
+            "peers": _Box(MARGIN, 4, peers, kernel.height),
+            "kernel": kernel,
+            "user": _Box(user.left, user.top, user.width, high),
+        }
+
+    def _ways(self) -> Iterator[str]:
+        kernel, user = self.regions["kernel"], self.regions["user"]
+        between = (kernel.bottom + user.top) / 2
+
+        x, y = self.interest.right + STACKED_ROOM / 2, self.top + HEAD / 2
+        start, end = (x, user.top - 1), (self.interest.right + 1, y)
+        yield from self._arrow("register", start, (x, y), end)
+        yield self._label("register-label", x - 34, between, 56)
+
+        above, below = self.interest.bottom + 2, self.ready.top - 2
+        yield from self._arrow("ready", (self.ready.center, above), (self.ready.center, below))
+        yield self._label("ready-label", self.ready.center - 61, (above + below) / 2, 110)
+
+        x = self.ready.center - 40
+        yield from self._arrow("wait", (x, self.ready.bottom + 2), (x, self.batch.top - 2))
+        yield self._label("wait-label", x - 44, between, 80)
+
+        x = self.wakeup.center - 14
+        yield from self._arrow("wake", (x, self.tasks.top - 2), (x, self.wakeup.bottom + 2))
+        yield self._label("wake-label", x - 50, between, 92)
+
+        above, below = self.batch.bottom + 2, self.running.top - 2
+        for name, box in (("dispatch", self.batch), ("run", self.tasks)):
+            yield from self._arrow(name, (box.center, above), (box.center, below))
+            yield self._label(f"{name}-label", box.center + 41, (above + below) / 2, 70)
+
+
 def _at(x: float, y: float) -> str:
     return f'pos="{x:.2f},{-y:.2f}!"'
 
@@ -420,8 +549,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 @lru_cache(maxsize=16)
-def _template(places: Shape) -> str:
-    drawn = _render("digraph loop {\n" + "".join(_Drawing(places).body()) + "}\n")
+def _template(places: Shape, *, stacked: bool = False) -> str:
+    drawing = _Stacked(places) if stacked else _Drawing(places)
+    drawn = _render("digraph loop {\n" + "".join(drawing.body()) + "}\n")
     graph = ElementTree.fromstring(drawn).find(f"{SVG}g")
     if graph is None:
         raise RuntimeError("Graphviz drew nothing")

@@ -170,7 +170,7 @@ def diff(a: Trace, b: Trace) -> Difference:
     if a.partial or b.partial:
         raise ValueError("this is a part of a trace: diff needs the whole")
     one_backend = a.base.backend == b.base.backend
-    keys_a, keys_b = _Keys(a, one_backend), _Keys(b, one_backend)
+    keys_a, keys_b = Keys(a, one_backend), Keys(b, one_backend)
     base_a, base_b = keys_a.base(), keys_b.base()
     if base_a != base_b:
         text = f"The runs did not begin alike: {_what_differs(base_a, base_b)}."
@@ -202,7 +202,7 @@ def diff(a: Trace, b: Trace) -> Difference:
 
 def _unmatched(a: list[Key], b: list[Key]) -> tuple[list[int], list[int]]:
     """Return the places in `a` and in `b` that have no match in the other."""
-    matcher = SequenceMatcher(None, [*map(_anywhere, a)], [*map(_anywhere, b)], autojunk=False)
+    matcher = SequenceMatcher(None, [*map(anywhere, a)], [*map(anywhere, b)], autojunk=False)
     changes = matcher.get_opcodes()
     if len(changes) > 2 and changes[-2][0] == "equal":
         changes.pop()  # the match of these lies behind what was looked at
@@ -247,12 +247,12 @@ def _label(step: Step) -> str:
     return label(step) if step.kind in STEP_KINDS else shown(step.kind)
 
 
-def _anywhere(key: Key) -> Key:
+def anywhere(key: Key) -> Key:
     """Return `key` without what names other steps by their position."""
     return tuple(pair for pair in key if pair[0] not in ("cause", "timer"))
 
 
-class _Keys:
+class Keys:
     """Makes of a trace what is compared, reading it once from its beginning."""
 
     def __init__(self, trace: Trace, with_size: bool) -> None:

@@ -244,13 +244,18 @@ def source(history: History, step: Step) -> tuple[Function | None, int | None]:
 
 def place(number: int, function: Function | None, line: int | None) -> str:
     """Return words for a step and its source line: ``step 9, server.py line 12 in echo``."""
-    text = f"step {number:,}"
+    where = source_place(function, line)
+    return f"step {number:,}, {where}" if where else f"step {number:,}"
+
+
+def source_place(function: Function | None, line: int | None) -> str:
+    """Return words for a source line: ``server.py line 12 in echo``; empty when it isn't known."""
     if function is None:
-        return text
+        return ""
     name = shown(function.name.rpartition("<locals>.")[2])
     if not function.file or line is None:
-        return f"{text}, in {name}"
-    return f"{text}, {shown(PurePath(function.file).name)} line {line} in {name}"
+        return f"in {name}"
+    return f"{shown(PurePath(function.file).name)} line {line} in {name}"
 
 
 def source_line(function: Function | None, line: int | None) -> str:

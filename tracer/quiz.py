@@ -91,8 +91,9 @@ class Score(NamedTuple):
 class Question:
     """What happens next, after the step at `index`? Printed, it is a text with lettered choices.
 
-    `about` names what it asks for; two questions with the same `about` are alike. `given` is the
-    first verdict, None as long as nobody has answered; a later answer changes no score.
+    `about` names what it asks for; two questions with the same `about` are alike. `proof` is the
+    index of the step that has the answer; None where it follows from the rules alone. `given` is
+    the first verdict, None as long as nobody has answered; a later answer changes no score.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class Question:
         truth: str,
         wrong: Sequence[str],
         explanation: Callable[[], str],
+        proof: int | None,
         shuffle: random.Random,
     ) -> None:
         self.about = about
         self.index = index
+        self.proof = proof
         self.text = text
         choices = [truth, *wrong]
         shuffle.shuffle(choices)
@@ -215,7 +218,14 @@ def _question(draft: _Draft, replay: Replay, seed: int) -> Question:
         return f"{draft.rule} Step {draft.proof + 1:,}: {replay.sentence(draft.proof)}"
 
     return Question(
-        draft.about, draft.at, draft.text, draft.truth, draft.wrong, explanation, shuffle
+        draft.about,
+        draft.at,
+        draft.text,
+        draft.truth,
+        draft.wrong,
+        explanation,
+        draft.proof,
+        shuffle,
     )
 
 

@@ -7,7 +7,6 @@ Seeking folds the steps of `tracer.state` from the nearest state that was kept. 
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +15,14 @@ from pathlib import PurePath
 from textwrap import fill
 from typing import Any, NamedTuple, overload
 
+from tracer.because import because
+from tracer.causes import SLICE, Causes, after, before
 from tracer.state import ERR, HUP, RDHUP, READ, WRITE, LoopState, advance, initial
 from tracer.steps import (
-    Accepted,
     CallStep,
-    Deleted,
     DispatchStarted,
     EventDropped,
     Read,
-    Registered,
     Step,
     TaskQueued,
     TaskStarted,
@@ -42,19 +40,12 @@ from tracer.words import (
     duration,
     event_words,
     function_name,
-    name_then,
-    sentence,
     shown,
     words,
 )
 
-NO_CAUSE = -1
-
 LONGEST_CHAIN = 24
 """So many reasons are told: a task that queues itself has no end of them."""
-
-SLICE = 4096
-"""So many steps are made at once when a trace is read."""
 
 
 class Reason(NamedTuple):
@@ -66,6 +57,11 @@ class Reason(NamedTuple):
 
     step: int | None
     text: str
+
+    @property
+    def inferred(self) -> bool:
+        """Whether no step proves it; the text says so too."""
+        return self.text.startswith("Inferred")
 
 
 class Why(Sequence[Reason]):
@@ -208,8 +204,8 @@ class Replay:
     """A trace to seek in: `state`, `rounds`, and the causes and effects of a step.
 
     It is made as far as it was asked for: the first `state` goes through the steps before it, and
-    the first `why`, `effects` or `rounds` reads the trace once. From then on a state costs at most
-    `SPACING` calls of `advance`. It follows a trace that grows.
+    the first call of another method reads the trace once. From then on a state costs at most
+    `SPACING` calls of `advance`, and `why` and `because` none. It follows a trace that grows.
     """
 
     SPACING = 96
@@ -221,7 +217,7 @@ class Replay:
         self.trace = trace
         self._kept = [initial(trace.base)]
         self._last = (-1, self._kept[0])
-        self._map = _Map()
+        self._causes = Causes(trace)
 
     def __len__(self) -> int:
         return len(self.trace)
@@ -249,36 +245,34 @@ class Replay:
 
     def rounds(self) -> Rounds:
         """Return the rounds of the loop, as far as the trace has come."""
-        known = self._read()
+        known = self._causes.read()
         starts = known.waits if known.waits[:1] == [0] or not known.seqs else [0, *known.waits]
         return Rounds(self.trace, tuple(starts), len(known.seqs))
 
     def index_of(self, seq: int) -> int | None:
         """Return the index of the step `seq`, or None when it is not in the trace."""
-        index = bisect_left(self.trace, seq, key=lambda step: step.seq)
-        found = index < len(self.trace) and self.trace[index].seq == seq
-        return index if found else None
+        return self._causes.read().index_of(seq)
+
+    def cause(self, index: int) -> int | None:
+        """Return the index of the step that made the one at `index` happen.
+
+        None when that lies outside the trace.
+        """
+        return self._causes.read().cause(self._checked(index))
 
     def effects(self, index: int) -> list[int]:
         """Return the indices of the steps that name the step at `index` as their cause."""
-        causes, seq = self._read().causes, self.trace[index].seq
-        found: list[int] = []
-        try:
-            while True:
-                found.append(causes.index(seq, found[-1] + 1 if found else index + 1))
-        except ValueError:
-            return found
+        return self._causes.read().effects(self._checked(index))
 
     def why(self, index: int) -> Why:
         """Return the chain of causes of the step at `index`, in plain words.
 
         Raises IndexError when the trace is shorter.
         """
-        if not 0 <= index < len(self.trace):
-            raise IndexError(f"step {index} of a trace of {len(self.trace)} steps")
+        self._checked(index)
         reasons: list[Reason] = []
         told: set[int | None] = {index}
-        for reason in _Chain(self, self._read()).of(index):
+        for reason in _Chain(self._causes.read()).of(index):
             if reason.step in told:
                 continue
             if len(reasons) == LONGEST_CHAIN:
@@ -289,85 +283,36 @@ class Replay:
                 told.add(reason.step)
         return Why(index, self.sentence(index), reasons)
 
+    def because(self, index: int) -> str:
+        """Return one short sentence to stand below that of the step: why it happened.
+
+        It is empty where the step's own sentence says it all. Raises IndexError when the trace is
+        shorter.
+        """
+        return because(self._causes.read(), self._checked(index))
+
     def sentence(self, index: int) -> str:
         """Return what the step at `index` did, in plain words."""
-        return sentence(self.trace[index], self.state(index), self.trace)
+        return self._causes.read().sentence(self._checked(index))
 
-    def _read(self) -> _Map:
-        """Return the map of the whole trace; only what came since the last time is read."""
-        length = len(self.trace)
-        while (start := len(self._map.seqs)) < length:
-            for step in self.trace[start : min(start + SLICE, length)]:
-                self._map.add(step)
-        return self._map
-
-
-class _Map:
-    """Where in a trace the steps stand that others refer to, by their indices, rising."""
-
-    def __init__(self) -> None:
-        self.seqs = array("q")
-        self.causes = array("q")
-        self.waits: list[int] = []  # the WaitStarted
-        self.returned: list[int] = []  # the WaitEnded
-        self.queued: list[int] = []
-        self.sent: list[int] = []
-        self.received: list[int] = []
-        self.registered: dict[int, list[int]] = {}  # by descriptor; so are the next two
-        self.deleted: dict[int, list[int]] = {}
-        self.accepted: dict[int, list[int]] = {}
-        self.listeners: set[int] = set()
-
-    def add(self, step: Step) -> None:
-        index = len(self.seqs)
-        self.seqs.append(step.seq)
-        self.causes.append(NO_CAUSE if step.cause is None else step.cause)
-        if isinstance(step, WaitEnded):
-            self.returned.append(index)
-        elif getattr(step, "error", None) is not None:
-            return
-        elif isinstance(step, WaitStarted):
-            self.waits.append(index)
-        elif isinstance(step, TaskQueued):
-            self.queued.append(index)
-        elif isinstance(step, WakeupSent):
-            self.sent.append(index)
-        elif isinstance(step, WakeupReceived):
-            self.received.append(index)
-        elif isinstance(step, Registered):
-            self.registered.setdefault(step.fd, []).append(index)
-        elif isinstance(step, Deleted):
-            self.deleted.setdefault(step.fd, []).append(index)
-        elif isinstance(step, Accepted) and step.new_fd is not None:
-            self.listeners.add(step.fd)
-            self.accepted.setdefault(step.new_fd, []).append(index)
-
-
-def _before(indices: Sequence[int], index: int) -> int | None:
-    """Return the last of the rising `indices` that is smaller than `index`."""
-    place = bisect_left(indices, index)
-    return indices[place - 1] if place else None
-
-
-def _after(indices: Sequence[int], index: int) -> int | None:
-    """Return the first of the rising `indices` that is greater than `index`."""
-    place = bisect_right(indices, index)
-    return indices[place] if place < len(indices) else None
+    def _checked(self, index: int) -> int:
+        if not 0 <= index < len(self.trace):
+            raise IndexError(f"step {index} of a trace of {len(self.trace)} steps")
+        return index
 
 
 class _Chain:
     """Goes from a step back to its causes."""
 
-    def __init__(self, replay: Replay, known: _Map) -> None:
-        self.replay = replay
-        self.trace = replay.trace
+    def __init__(self, known: Causes) -> None:
+        self.trace = known.trace
         self.map = known
         self.texts: dict[str, Any] = words()["why"]
 
     def of(self, index: int) -> Iterator[Reason]:
         """Yield the reasons of the step at `index`, the nearest first."""
         step = self.trace[index]
-        cause = None if step.cause is None else self.replay.index_of(step.cause)
+        cause = self.map.cause(index)
         if isinstance(step, (DispatchStarted, EventDropped)):
             yield from self.event(index, step, cause)
         elif isinstance(step, TaskStarted):
@@ -385,10 +330,10 @@ class _Chain:
                 yield self.inferred("earlier")
             else:
                 yield self.told(cause)
-                yield from self.wakeup(cause, self.cause_of(cause))
+                yield from self.wakeup(cause, self.map.cause(cause))
         elif cause is not None:
             yield from self.inside(cause)
-        elif isinstance(step, CallStep):
+        elif isinstance(step, CallStep) and step.cause is None:
             place = self.place(step) or self.texts["thread"].format(thread=shown(step.thread))
             yield self.inferred("outside", place=place)
         else:
@@ -400,11 +345,11 @@ class _Chain:
         self, index: int, step: DispatchStarted | EventDropped, wait: int | None
     ) -> Iterator[Reason]:
         """Why an event was dispatched or dropped: the wait that returned it, the registration."""
-        fd, state = step.fd, self.replay.state(index)
-        name = descriptor(fd, name_then(state, fd))
+        fd = step.fd
+        name = descriptor(fd, self.map.name_then(fd, index))
         if isinstance(step, EventDropped):
-            deleted = _before(self.map.deleted.get(fd, ()), index)
-            registered = _before(self.map.registered.get(fd, ()), index)
+            deleted = before(self.map.deleted.get(fd, ()), index)
+            registered = before(self.map.registered.get(fd, ()), index)
             # By another thread it may have been deleted during the wait, before its end.
             newer = (-1 if since is None else since for since in (wait, registered))
             if deleted is not None and deleted > min(newer):
@@ -412,9 +357,7 @@ class _Chain:
         if wait is None:
             yield self.inferred("earlier wait", descriptor=name)
         else:
-            ended = self.trace[wait]
-            began = self.replay.state(wait).wait_began
-            slept = 0 if began is None else ended.t_ns - began
+            slept = self.map.slept(wait)
             text = self.texts["returned" if slept > 0 else "returned at once"].format(
                 duration=duration(slept), descriptor=name, event=event_words(step.event)
             )
@@ -426,12 +369,11 @@ class _Chain:
         """What the kernel must have seen, and what the callback then found, which proves more."""
         listening = fd in self.map.listeners
         read = None
-        for effect in self.replay.effects(index):
+        for effect in self.map.effects(index):
             step = self.trace[effect]
-            if getattr(step, "fd", None) != fd or getattr(step, "error", None) is not None:
-                continue
-            if isinstance(step, Read) and read is None:
+            if isinstance(step, Read) and step.fd == fd and step.error is None:
                 read = effect
+                break
         names = [
             name
             for bits, name in (
@@ -445,30 +387,25 @@ class _Chain:
         if names:  # the most telling one
             yield self.inferred(names[0], descriptor=name)
         if read is not None:
-            yield Reason(read, self.texts["found"].format(sentence=self.replay.sentence(read)))
+            yield Reason(read, self.texts["found"].format(sentence=self.map.sentence(read)))
 
     def registration(self, index: int, fd: int, name: str) -> Iterator[Reason]:
         """The registration that held at `index`, and where its descriptor came from."""
-        registered = _before(self.map.registered.get(fd, ()), index)
-        if registered is None:
+        modified = before(self.map.registered.get(fd, ()), index)
+        if modified is None:
             if any(row.fd == fd for row in self.trace.base.registrations):
                 yield self.inferred("earlier registration", descriptor=name)
             return
-        modified = registered
-        while registered is not None and self.trace[registered].kind == "Modified":
-            registered = _before(self.map.registered[fd], registered)
+        registered = before(self.map.added.get(fd, ()), modified + 1)
         yield from self.call(modified)
         if registered is None:
             yield self.inferred("earlier registration", descriptor=name)
             return
         if registered != modified:
             yield from self.call(registered)
-        accepted = _before(self.map.accepted.get(fd, ()), registered)
-        number = self.replay.state(registered).registrations.get(fd)
-        if accepted is not None and number is not None:
-            known = self.replay.state(accepted).descriptors.get(fd)
-            if known is not None and known.name == number.name:  # else another one's
-                yield from self.call(accepted)
+        accepted = before(self.map.accepted.get(fd, ()), registered)
+        if accepted is not None and self.map.name(fd, accepted) == self.map.name(fd, registered):
+            yield from self.call(accepted)  # else it accepted another one of this number
 
     def task(self, index: int, cause: int | None) -> Iterator[Reason]:
         """Why a task ran: who queued it, and the wakeup that carried it; or the timer."""
@@ -477,11 +414,11 @@ class _Chain:
             return
         if isinstance(self.trace[cause], TimerFired):
             yield self.told(cause)
-            yield from self.timer(cause, self.cause_of(cause))
+            yield from self.timer(cause, self.map.cause(cause))
             return
         yield from self.call(cause)
         yield from self.carried(cause, index)
-        yield from self.inside(self.cause_of(cause))
+        yield from self.inside(self.map.cause(cause))
 
     def carried(self, queued: int, started: int) -> Iterator[Reason]:
         """The wakeup that carried the task from `queued` to `started`, and the wait it ended."""
@@ -493,12 +430,12 @@ class _Chain:
         if own:
             yield self.told(sent)
         else:
-            yield Reason(sent, self.texts["shared"].format(count=count(len(others), "task")))
-        received = _after(self.map.received, sent)
+            yield Reason(sent, self.texts["shared"].format(count=count(others, "task")))
+        received = after(self.map.received, sent)
         if received is None or received > started:
             yield self.inferred("before its wakeup")
             return
-        ended = _before(self.map.returned, received)
+        ended = before(self.map.returned, received)
         if ended is not None and ended > sent and self.returned_wakeup(ended):
             yield Reason(ended, self.texts["woken"])
         else:
@@ -506,13 +443,12 @@ class _Chain:
 
     def carrier(self, queued: int, started: int) -> tuple[int | None, bool]:
         """Return the WakeupSent that carried a task, and whether it was written for this one."""
-        seq = self.trace[queued].seq
-        following = _after(self.map.sent, queued)
-        if following is not None and self.map.causes[following] == seq:
+        following = after(self.map.sent, queued)
+        if following is not None and self.map.causes[following] == queued:
             return following, True
-        earlier = _before(self.map.sent, queued)
+        earlier = before(self.map.sent, queued)
         if earlier is not None:
-            received = _after(self.map.received, earlier)
+            received = after(self.map.received, earlier)
             if received is None or received > queued:  # still on its way
                 return earlier, False
         # Another thread was about to write: its step comes a moment later.
@@ -520,15 +456,14 @@ class _Chain:
             (following, False) if following is not None and following < started else (None, False)
         )
 
-    def under(self, sent: int) -> list[int]:
-        """Return the TaskQueued steps that one wakeup carried: until it was read."""
-        first = self.cause_of(sent)
+    def under(self, sent: int) -> int:
+        """Return how many tasks one wakeup carried: those queued until it was read."""
+        first = self.map.cause(sent)
         if first is None or not isinstance(self.trace[first], TaskQueued):
             first = sent
-        received = _after(self.map.received, sent)
+        received = after(self.map.received, sent)
         last = len(self.map.seqs) if received is None else received
-        queued = self.map.queued
-        return queued[bisect_left(queued, first) : bisect_left(queued, last)]
+        return bisect_left(self.map.queued, last) - bisect_left(self.map.queued, first)
 
     def wakeup(self, index: int, cause: int | None) -> Iterator[Reason]:
         """Why the wakeup descriptor was written to, and what else needed no write."""
@@ -536,57 +471,51 @@ class _Chain:
             yield self.inferred("no task")
             return
         yield from self.call(cause)
-        others = len(self.under(index)) - isinstance(self.trace[cause], TaskQueued)
+        others = self.under(index) - isinstance(self.trace[cause], TaskQueued)
         if others > 0:
             yield self.inferred("coalesced", count=count(others, "more task"))
-        yield from self.inside(self.cause_of(cause))
+        yield from self.inside(self.map.cause(cause))
 
     def timer(self, index: int, cause: int | None) -> Iterator[Reason]:
         """Why a timer fired: the wait before, and where it was set."""
-        ended = _before(self.map.returned, index)
+        ended = before(self.map.returned, index)
         if ended is not None:
             yield self.told(ended)
         if cause is None:
             yield self.inferred("earlier timer")
             return
         yield from self.call(cause)
-        yield from self.inside(self.cause_of(cause))
+        yield from self.inside(self.map.cause(cause))
 
     def wait(self, index: int, step: WaitStarted) -> Iterator[Reason]:
         """Why the loop waited, and for so long."""
-        state = self.replay.state(index)
-        if step.timeout_ns == 0 and (state.urgent or state.low):
-            tasks = count(len(state.urgent) + len(state.low), "task")
-            yield self.inferred("no sleep", tasks=tasks)
-        elif step.timeout_ns is not None and state.timers:
-            timer = state.timers[0]
-            if abs(timer.due_ns - step.t_ns - step.timeout_ns) <= 10**6 + step.timeout_ns // 100:
-                yield self.inferred(
-                    "until timer", callback=function_name(self.trace, timer.callback)
-                )
-                at = None if timer.seq is None else self.replay.index_of(timer.seq)
-                if at is not None:
-                    yield from self.call(at)
-        ended = _before(self.map.returned, index)
+        queued, timer = self.map.tasks(index), self.map.limiting_timer(index)
+        if step.timeout_ns == 0 and queued:
+            yield self.inferred("no sleep", tasks=count(queued, "task"))
+        elif timer is not None:
+            yield self.inferred("until timer", callback=function_name(self.trace, timer.callback))
+            at = None if timer.seq is None else self.map.index_of(timer.seq)
+            if at is not None:
+                yield from self.call(at)
+        ended = before(self.map.returned, index)
         yield self.inferred("again" if ended is not None else "first")
 
     def answer(self, index: int, step: WaitEnded, began: int | None) -> Iterator[Reason]:
         """Why a wait ended: its beginning, and for each event the wakeup or the registration."""
         if began is not None:
             yield self.told(began)
-        state = self.replay.state(index)
         if step.error is None and not step.events:
             yield self.inferred("nothing")
         wakeup = self.trace.base.wakeup_fd
         if any(fd == wakeup for fd, _ in step.events):
-            sent = _before(self.map.sent, index)
+            sent = before(self.map.sent, index)
             if sent is None:
                 yield self.inferred("earlier wakeup")
             else:
                 yield self.told(sent)
-                yield from self.wakeup(sent, self.cause_of(sent))
+                yield from self.wakeup(sent, self.map.cause(sent))
         for fd, _ in [event for event in step.events if event[0] != wakeup][:LISTED_EVENTS]:
-            yield from self.registration(index, fd, descriptor(fd, state.name(fd)))
+            yield from self.registration(index, fd, descriptor(fd, self.map.name(fd, index)))
 
     def inside(self, cause: int | None) -> Iterator[Reason]:
         """The step that `cause` is, and its own reasons."""
@@ -597,13 +526,13 @@ class _Chain:
     # ---- sentences ----------------------------------------------------------------------------
 
     def told(self, index: int) -> Reason:
-        return Reason(index, self.replay.sentence(index))
+        return Reason(index, self.map.sentence(index))
 
     def call(self, index: int) -> Iterator[Reason]:
         """The step at `index`, with the place in the source where the call stands."""
         step = self.trace[index]
         place = self.place(step)
-        text = self.replay.sentence(index)
+        text = self.map.sentence(index)
         yield Reason(index, f"{text} ({place})" if place else text)
 
     def inferred(self, name: str, **fields: str) -> Reason:
@@ -620,10 +549,6 @@ class _Chain:
         return text.format(
             file=shown(PurePath(function.file).name), line=step.line, thread=shown(step.thread)
         )
-
-    def cause_of(self, index: int) -> int | None:
-        cause = self.map.causes[index]
-        return None if cause == NO_CAUSE else self.replay.index_of(cause)
 
     def returned_wakeup(self, index: int) -> bool:
         step = self.trace[index]

@@ -216,6 +216,11 @@ class Rows(Sequence[Step]):
                 self._order = sorted(self._order + new)
             return self._order[which]
 
+    def written(self, begin: int, end: int) -> Iterator[Step]:
+        """Yield the steps of some rows in the order of writing; call it with `reading` held."""
+        rows = self.packed[begin * ROW.size : end * ROW.size]
+        return itertools.starmap(self._made, ROW.iter_unpack(rows))
+
     def _step(self, offset: int) -> Step:
         return self._made(*ROW.unpack_from(self.packed, offset))
 

@@ -66,7 +66,7 @@ export function litArrows(step, filled) {
     return [];
   }
   if (step.kind === "WaitEnded" && !step.events.length) return [];
-  return LIT[step.kind] ?? [];
+  return Object.hasOwn(LIT, step.kind) ? LIT[step.kind] : [];
 }
 
 /** A number of bytes short enough for a column. @param {number} number */
@@ -146,6 +146,21 @@ export function sourceOf(state, trace) {
   const found = (site && trace.functions.get(site.function)) ?? trace.functions.get(own) ?? null;
   const marked = found && site && site.line !== null ? site.line - found.first_line : null;
   return { function: found, marked };
+}
+
+/** @type {WeakMap<any, {at: number, number: string, piece: string}[]>} */
+const PIECES = new WeakMap();
+
+/** The lines of a function as they are drawn, made once. @param {any} known */
+function piecesOf(known) {
+  let pieces = PIECES.get(known);
+  if (!pieces) {
+    pieces = sourceLines(known.text).flatMap((line, at) =>
+      wrapped(line).map((piece, part) =>
+        ({ at, number: part ? "" : String(at + known.first_line), piece })));
+    PIECES.set(known, pieces);
+  }
+  return pieces;
 }
 
 /** @typedef {(name: string, text: string, classes?: string, title?: string) => void} Put */
@@ -334,8 +349,7 @@ function putCode(put, words, state, trace, shape) {
   put("running-head", head, classes, head);
   put("running-note", note, classes);
   if (!source.function) return;
-  const lines = sourceLines(source.function.text).flatMap((line, at) =>
-    wrapped(line).map((piece, part) => ({ at, number: part ? "" : String(at + source.function.first_line), piece })));
+  const lines = piecesOf(source.function);
   const at = lines.findIndex((line) => line.at === source.marked);
   const first = firstShown(lines.length, at < 0 ? null : at, shape.lines);
   lines.slice(first, first + shape.lines).forEach((line, row) => {

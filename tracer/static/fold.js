@@ -117,13 +117,12 @@ export function initial(base) {
  * @returns {LoopState}
  */
 export function advance(state, step) {
-  const known = step.kind in CHANGES || WITHOUT_CHANGE.has(step.kind);
+  const known = Object.hasOwn(CHANGES, step.kind) || WITHOUT_CHANGE.has(step.kind);
   const error = known ? step.error ?? null : null; // a newer tracer's step says nothing to this one
   /** @type {LoopState} */
   const after = { ...state, steps: state.steps + 1, error };
   if (error === null || EVEN_IF_FAILED.has(step.kind)) {
-    const change = CHANGES[step.kind];
-    if (change) Object.assign(after, change(state, step));
+    if (Object.hasOwn(CHANGES, step.kind)) Object.assign(after, CHANGES[step.kind](state, step));
   }
   if (error !== null) after.counts = { ...after.counts, errors: after.counts.errors + 1 };
   if (step.function != null && CALLS.has(step.kind)) {
@@ -167,6 +166,30 @@ export class Replay {
     this.at = index;
     this.last = state;
     return state;
+  }
+
+  /** Begin anew: the trace holds other steps now. */
+  restart() {
+    this.kept = [initial(this.trace.base)];
+    this.at = -1;
+    this.last = this.kept[0];
+  }
+
+  /**
+   * Drop about `count` of the oldest steps, at most; return how many. The base state is then what
+   * they left, with its counts and names. Its `steps` is 0: they number the steps that are there.
+   * @param {number} count
+   */
+  drop(count) {
+    const spacings = Math.floor(count / this.spacing);
+    const dropped = spacings * this.spacing;
+    this.state(dropped - 1);
+    this.kept = this.kept.slice(spacings)
+      .map((state) => ({ ...state, steps: state.steps - dropped }));
+    this.trace.steps.splice(0, dropped);
+    this.at = -1;
+    this.last = this.kept[0];
+    return dropped;
   }
 }
 

@@ -1,10 +1,11 @@
 // Puts a state into the SVG that Graphviz laid out: only texts and class names change.
 
+import { SVG } from "./elements.js";
+
 /** @typedef {import("./contents.js").Contents} Contents */
 /** @typedef {import("./contents.js").Shape} Shape */
 /** @typedef {import("./contents.js").Place} Place */
 
-export const SVG = "http://www.w3.org/2000/svg";
 const PADDING = 8;
 const QUIET = /^(flow|peers|kernel|user)|-(label|note)$|^running-|^code/; // no light behind these
 const SANS = 'Helvetica, Arial, "Liberation Sans", sans-serif'; // equally wide on every system

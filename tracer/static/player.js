@@ -1,57 +1,87 @@
-// The player: controls, the sentence, the cycle and the picture. One `render` for anywidget and
-// for the page that tracer/page.py writes.
+// The player: the stage, the controls, and around them the timeline, the list of steps, findings
+// and the quiz. One `render` for anywidget and for the page that tracer/page.py writes.
 
-import { contents, litArrows, sourceLines, sourceOf } from "./contents.js";
+import { Around, jsonOf } from "./around.js";
+import { Causes } from "./causes.js";
+import { Compare } from "./compare.js";
+import { Controls } from "./controls.js";
+import { make, signButton } from "./elements.js";
 import { Replay, parseTrace } from "./fold.js";
-import { Picture, SVG } from "./picture.js";
-import { count, duration, fill, grouped, sentence, shown } from "./words.js";
+import { HelpSheet, download, stillOf } from "./help.js";
+import { Live } from "./live.js";
+import { Stage } from "./stage.js";
+import { fill, grouped } from "./words.js";
 import WORDS from "./words.json" with { type: "json" };
 
 const SYNC_EVERY_MS = 150;
-const RATES = [0.5, 1, 2, 5, 20, 100];
-const LONG_SENTENCE = 170;
-
-const CYCLE_OF = /** @type {Record<string, string>} */ ({
-  Registered: "register", Modified: "register", Deleted: "register",
-  WaitStarted: "wait", WaitEnded: "wait",
-  DispatchStarted: "dispatch", DispatchEnded: "dispatch", EventDropped: "dispatch",
-  TaskStarted: "tasks", TaskEnded: "tasks", WakeupReceived: "tasks",
+const PLAYER_TEXT = Object.freeze({
+  cause: "Cause",
+  causeTitle: "To the step that made this one happen (C)",
+  effect: "Effect",
+  effectTitle: "To the first step that this one made happen (X)",
+  held: "The timeline comes back when the question is answered.",
 });
-const CYCLE_OF_PHASE = /** @type {Record<string, string>} */ ({
-  waiting: "wait", dispatching: "dispatch", tasks: "tasks",
-});
-
-const BUTTONS = [
-  ["first", "To the beginning (Home)", "M3 3h2v10H3zM13 3v10L6 8z"],
-  ["round-back", "One round back (Shift + ←)", "M8 3v10L2 8zM14 3v10L8 8z"],
-  ["back", "One step back (←)", "M11.5 3v10L4.5 8z"],
-  ["play", "Play or pause (Space)", ""],
-  ["forward", "One step forward (→)", "M4.5 3v10l7-5z"],
-  ["round-forward", "One round forward (Shift + →)", "M2 3v10l6-5zM8 3v10l6-5z"],
-  ["last", "To the end (End)", "M11 3h2v10h-2zM3 3v10l7-5z"],
+const TOOLS = [
+  ["panel", "Panel beside the picture (B)", "M2 3h12v10H2zM3.3 4.3v7.4h5.4V4.3z"],
+  ["projector", "Large type, for a projector (P)", "M2 13 5.5 3h2L11 13H9.2l-.8-2.4H4.6L3.8 13zm3.1-4h2.8L6.5 4.8zM12 13V8h-1.6V6.6H15V8h-1.6v5z"],
+  ["fullscreen", "Full screen (F)", "M2 2h5v1.5H3.5V7H2zM9 2h5v5h-1.5V3.5H9zM2 9h1.5v3.5H7V14H2zM12.5 9H14v5H9v-1.5h3.5z"],
+  ["still", "Save the picture of this step (S)", "M7.2 2h1.6v6l2.1-2.1 1.1 1.1L8 11 4 7l1.1-1.1L7.2 8zM2.5 12h11v1.6h-11z"],
+  ["help", "Keys (?)", "M5 5.6C5 3.6 6.3 2.5 8 2.5s3 1.1 3 2.8c0 1.3-.7 2-1.5 2.6-.6.5-.8.8-.8 1.6H7.2c0-1.5.5-2.1 1.3-2.7.6-.5.9-.8.9-1.5S8.9 4 8 4s-1.4.6-1.4 1.6zM7.1 11h1.8v1.9H7.1z"],
 ];
-const PLAY = "M4 2.5v11L13.5 8z";
-const PAUSE = "M4 3h3v10H4zM9 3h3v10H9z";
+const KEYS = /** @type {Record<string, string>} */ ({
+  "?": "help", "/": "search", "]": "finding-next", "[": "finding-back", "c": "cause", "x": "effect",
+  "e": "event-next", "E": "event-back", "n": "match-next", "N": "match-back", "b": "panel",
+  "p": "projector", "f": "fullscreen", "s": "still", "l": "follow",
+});
 
 /**
- * Build the player in `el` for a model with `trace_text`, `svg`, `problem` and `step`.
+ * Build the player in `el` for a model.
+ *
+ * Its values: `trace_text`, `svg`, `problem`, `step`; `findings` and `questions` as JSON text, empty
+ * until they are known; `quiz` and `score`. With a `pairing`, also `other_text`, `other_svg` and
+ * `labels`: two runs side by side.
  * @param {{model: any, el: HTMLElement}} context
  * @returns {() => void} what takes it away again
  */
 export function render({ model, el }) {
-  let player;
+  let view;
   try {
-    player = new Player(model);
+    view = model.get("pairing") ? new SideBySide(model) : new Player(model);
   } catch (error) {
     el.append(make("p", { class: "netpoll-player problem" }, String(error)));
     return () => {};
   }
-  el.append(player.root);
-  player.show(model.get("step"));
-  return () => player.close();
+  el.append(view.root);
+  view.start();
+  return () => view.close();
 }
 
 export default { render };
+
+/** Tells the model where we are, not more often than a kernel likes to hear it. */
+class Syncing {
+  /** @param {any} model */
+  constructor(model) {
+    this.model = model;
+    this.timer = 0;
+  }
+
+  /** @param {Record<string, any>} values */
+  tell(values) {
+    for (const [name, value] of Object.entries(values)) this.model.set(name, value);
+    if (this.timer) return;
+    this.timer = window.setTimeout(() => {
+      this.timer = 0;
+      this.model.save_changes();
+    }, SYNC_EVERY_MS);
+  }
+
+  close() {
+    if (!this.timer) return;
+    clearTimeout(this.timer);
+    this.model.save_changes();
+  }
+}
 
 class Player {
   /** @param {any} model */
@@ -59,94 +89,168 @@ class Player {
     this.model = model;
     this.trace = parseTrace(textOf(model.get("trace_text")));
     this.replay = new Replay(this.trace);
-    this.total = this.trace.steps.length;
-    this.rounds = this.trace.steps.flatMap((step, at) => (step.kind === "WaitStarted" ? [at + 1] : []));
-    this.position = -1;
-    this.turn = 0;
-    this.timer = 0;
-    this.syncTimer = 0;
-    this.picture = model.get("svg") ? new Picture(model.get("svg")) : null;
+    this.causes = new Causes(WORDS, this.trace);
+    this.syncing = new Syncing(model);
+    /** @type {number | null} beyond which nothing is shown while a question is open */
+    this.limit = null;
+    this.closed = false;
+    /** What stands around the stage, once it is there. @type {Around | null} */
+    this.around = null;
+    /** @type {Live | null} */
+    this.live = null;
+    this.soon = 0;
+    /** The descriptor whose steps somebody goes through. @type {number | undefined} */
+    this.followed = undefined;
+    /** @type {number[]} */
+    this.rounds = [];
+    this.roundsRead = 0;
+    this.stage = new Stage({
+      words: WORDS, trace: this.trace, replay: this.replay,
+      svg: model.get("svg"), problem: model.get("problem"),
+      because: (index) => this.causes.because(index),
+    });
+    this.controls = new Controls(this, {
+      unit: "step", slider: "Step",
+      onPlaying: (playing) => {
+        this.root.classList.toggle("playing", playing);
+        this.stage.speak(!playing);
+      },
+    });
+    this.help = new HelpSheet();
+    /** @type {Record<string, HTMLButtonElement>} */
+    this.tools = {};
     this.build();
-    this.followModel = () => this.show(this.model.get("step"));
+    this.stage.onShow((position) => this.onShow(position));
+    this.followModel = () => this.go(this.model.get("step"));
     model.on("change:step", this.followModel);
   }
 
   build() {
-    const icons = /** @type {Record<string, Element>} */ ({});
-    const buttons = BUTTONS.map(([action, title, path]) => {
-      icons[action] = icon(path || PLAY);
-      const button = make("button", {
-        "type": "button", "data-action": action, "title": title, "aria-label": title,
-      });
-      button.append(icons[action]);
-      button.addEventListener("click", () => this.act(action));
-      return button;
-    });
-    this.playIcon = icons.play;
-    this.slider = make("input", {
-      type: "range", min: 0, max: this.total, value: 0, step: 1, "aria-label": "Step",
-    });
-    this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
     this.counter = make("span", { "class": "counter", "data-role": "step" });
-    this.speed = make("select", { "aria-label": "Speed", "title": "Speed" });
-    for (const rate of RATES) {
-      this.speed.append(make("option", { value: rate }, `${rate} steps/s`.replace("1 steps", "1 step")));
+    const tools = make("div", { "class": "buttons tools", "role": "group", "aria-label": "View" });
+    for (const [action, title, path] of TOOLS) {
+      const button = signButton(action, title, path);
+      button.addEventListener("click", () => this.act(action));
+      this.tools[action] = button;
+      tools.append(button);
     }
-    this.speed.value = "1";
-    this.speed.addEventListener("change", () => this.playing && this.schedule());
-    const bar = make("div", { class: "bar" });
-    const group = make("div", { "class": "buttons", "role": "group", "aria-label": "Playing" });
-    group.append(...buttons);
-    bar.append(group, this.slider, this.counter, this.speed);
+    this.controls.track.after(this.counter);
+    this.controls.root.append(tools);
 
-    this.kind = make("span", { class: "kind" });
-    this.saying = make("span", { "class": "saying", "role": "status", "aria-live": "polite" });
-    const sentenceBox = make("div", { class: "sentence" });
-    sentenceBox.append(this.kind, this.saying);
+    const links = make("div", { class: "links" });
+    this.causeButton = make("button", { "type": "button", "class": "plain", "data-action": "cause", "title": PLAYER_TEXT.causeTitle }, PLAYER_TEXT.cause);
+    this.effectButton = make("button", { "type": "button", "class": "plain", "data-action": "effect", "title": PLAYER_TEXT.effectTitle }, PLAYER_TEXT.effect);
+    for (const button of [this.causeButton, this.effectButton]) {
+      button.addEventListener("click", () => this.act(button.dataset.action));
+      links.append(button);
+    }
+    this.stage.told.append(links);
 
-    this.cycle = WORDS.cycle.map(([name, text, title]) =>
-      make("li", { "data-cycle": name, title }, text));
-    const list = make("ol", { "class": "cycle", "aria-label": "Where the loop is" });
-    list.append(...this.cycle);
-    this.facts = make("span", { class: "facts" });
-    const strip = make("div", { class: "strip" });
-    strip.append(list, this.facts);
-
+    this.main = make("div", { class: "main" });
+    this.side = make("div", { class: "side" });
+    this.below = make("div", { class: "below" });
     this.root = make("section", {
       "class": "netpoll-player", "tabindex": 0, "aria-label": "Replay of an event loop",
       "data-lm-suppress-shortcuts": "true", // JupyterLab: these keys are ours
     });
-    this.root.append(bar, sentenceBox, strip);
-    if (this.picture) {
-      this.picture.svg.setAttribute("role", "img");
-      this.picture.svg.setAttribute("aria-label", "Peers, kernel and user space; the sentence says what happens.");
-      this.addGlossary();
-      this.root.append(this.picture.svg);
-    } else {
-      this.source = make("pre", { class: "source" });
-      this.root.append(make("p", { class: "problem" }, this.model.get("problem")), this.source);
-    }
+    this.main.append(this.stage.view, this.side);
+    this.root.append(this.controls.root, this.stage.told, this.stage.strip, this.main, this.below, this.help.root);
     this.root.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.onKey(event));
+    if (this.model.get("live")) {
+      this.live = new Live({
+        model: this.model, stage: this.stage, trace: this.trace, replay: this.replay,
+        changed: (change) => this.changed(change),
+      });
+      this.controls.root.prepend(this.live.button);
+      this.stage.strip.append(this.live.note);
+    }
   }
 
-  addGlossary() {
-    for (const [place, term] of Object.entries(WORDS.tooltips)) {
-      this.picture?.explain(place, /** @type {any} */ (WORDS.glossary)[term]);
-    }
+  /** The first picture first; what stands around it a moment later. */
+  start() {
+    this.show(this.model.get("step"));
+    this.soon = window.setTimeout(() => requestAnimationFrame(() => this.closed || this.buildAround()));
   }
+
+  buildAround() {
+    this.around?.close();
+    this.around = new Around({
+      words: WORDS, trace: this.trace, replay: this.replay, causes: this.causes, model: this.model,
+      live: this.live !== null,
+      go: (position) => this.go(position),
+      hold: (position) => this.hold(position),
+      tell: (values) => this.syncing.tell(values),
+    });
+    this.side.append(this.around.tabs.root);
+    this.below.append(this.around.timeline.root, make("p", { class: "held-note" }, PLAYER_TEXT.held));
+    this.around.show(this.position);
+    this.root.classList.add("complete");
+  }
+
+  // ---- what is played
+
+  get position() {
+    return this.stage.position;
+  }
+
+  get total() {
+    return this.limit ?? this.trace.steps.length;
+  }
+
+  /** Where the next or the previous round begins. @param {1 | -1} direction */
+  round(direction) {
+    for (; this.roundsRead < this.trace.steps.length; this.roundsRead++) {
+      if (this.trace.steps[this.roundsRead].kind === "WaitStarted") this.rounds.push(this.roundsRead + 1);
+    }
+    const now = this.position;
+    if (direction > 0) return this.rounds.find((at) => at > now) ?? this.total;
+    return this.rounds.findLast((at) => at < now) ?? 0;
+  }
+
+  /** Show the state after `position` steps. @param {number} position */
+  show(position) {
+    if (position < this.total) this.live?.hold();
+    this.stage.show(Math.min(position, this.total));
+  }
+
+  /** Go there, which ends playing. @param {number} position */
+  go(position) {
+    this.controls.go(position);
+  }
+
+  /** @param {number} position */
+  onShow(position) {
+    const total = this.trace.steps.length;
+    this.counter.dataset.step = String(position);
+    const text = fill(WORDS.player.counter, { step: grouped(position), total: grouped(total) });
+    this.counter.textContent = text;
+    this.controls.update(text);
+    this.causeButton.disabled = position === 0 || this.causes.cause(position - 1) === null;
+    this.effectButton.disabled = position === 0 || !this.causes.effects(position - 1).length;
+    this.around?.show(position);
+    if (!this.live && this.model.get("step") !== position) this.syncing.tell({ step: position });
+  }
+
+  /** Show nothing beyond a position, while a question is open. @param {number | null} position */
+  hold(position) {
+    this.controls.pause();
+    this.limit = position;
+    this.root.classList.toggle("held", position !== null);
+    if (position !== null) this.show(position);
+    this.onShow(this.position);
+  }
+
+  // ---- what one can do
 
   /** @param {KeyboardEvent} event */
   onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target === this.speed) return;
-    const onButton = event.target instanceof Element && event.target.closest("button");
-    const action = /** @type {Record<string, string>} */ ({
-      "ArrowRight": event.shiftKey ? "round-forward" : "forward",
-      "ArrowLeft": event.shiftKey ? "round-back" : "back",
-      "Home": "first",
-      "End": "last",
-      ...(onButton ? {} : { " ": "play" }),
-    })[event.key];
-    if (!action) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    const typing = event.target instanceof Element
+      && event.target.matches('select, input:not([type="range"]), textarea');
+    if (typing) return;
+    if (this.around?.quiz.open && this.around.quiz.press(event.key)) return event.preventDefault();
+    const action = this.controls.actionOf(event) ?? KEYS[event.key];
+    if (!action || (action === "follow" && !this.live)) return;
     event.preventDefault();
     event.stopPropagation();
     this.act(action);
@@ -154,133 +258,143 @@ class Player {
 
   /** @param {string} action */
   act(action) {
-    const now = this.position;
+    const index = this.position - 1;
+    const step = this.trace.steps[index];
     switch (action) {
-      case "play": return this.playing ? this.pause() : this.play();
-      case "forward": return this.go(now + 1);
-      case "back": return this.go(now - 1);
-      case "first": return this.go(0);
-      case "last": return this.go(this.total);
-      case "round-forward": return this.go(this.rounds.find((at) => at > now) ?? this.total);
-      case "round-back": return this.go(this.rounds.findLast((at) => at < now) ?? 0);
+      case "help": return this.help.open();
+      case "panel": return this.togglePanel();
+      case "projector": return this.toggleProjector();
+      case "fullscreen": return this.toggleFullscreen();
+      case "still": return this.saveStill();
+      case "follow": return this.live?.toggle();
+      case "cause": return step && this.goTo(this.causes.cause(index));
+      case "effect": return step && this.goTo(this.causes.effects(index)[0]);
+      case "event-next":
+      case "event-back": {
+        // The end of a wait is a step of every descriptor in it: the one that was followed so far.
+        /** @type {number | undefined} */
+        const fd = step?.fd ?? this.replay.state(index).running?.fd ?? this.followed;
+        this.followed = fd;
+        if (fd != null) this.goTo(this.causes.nextOf(fd, index, action === "event-next" ? 1 : -1));
+        return;
+      }
+      case "search":
+        if (this.around && this.limit === null) {
+          this.togglePanel(true);
+          this.around.tabs.select("steps");
+          this.around.list.focusSearch();
+        }
+        return;
+      case "match-next":
+      case "match-back": return this.around?.list.goNext(action === "match-next" ? 1 : -1);
+      case "finding-next":
+      case "finding-back": {
+        const at = this.around?.findings.next(action === "finding-next" ? 1 : -1, this.position);
+        return this.goAt(at);
+      }
+      default: return this.controls.act(action);
     }
   }
 
-  get playing() {
-    return this.timer !== 0;
+  /** @param {number | null | undefined} index */
+  goTo(index) {
+    if (index != null) this.go(index + 1);
   }
 
-  play() {
-    if (this.position >= this.total) this.show(0);
-    this.schedule();
-    this.playIcon?.firstElementChild?.setAttribute("d", PAUSE);
-    this.root?.classList.add("playing");
-    this.saying?.setAttribute("aria-live", "off");
+  /** @param {number | null | undefined} position */
+  goAt(position) {
+    if (position != null) this.go(position);
   }
 
-  pause() {
-    clearTimeout(this.timer);
-    this.timer = 0;
-    this.playIcon?.firstElementChild?.setAttribute("d", PLAY);
-    this.root?.classList.remove("playing");
-    this.saying?.setAttribute("aria-live", "polite");
+  /** @param {boolean} shown */
+  togglePanel(shown = this.root.classList.contains("without-side")) {
+    this.root.classList.toggle("without-side", !shown);
+    this.tools.panel.setAttribute("aria-pressed", String(shown));
   }
 
-  schedule() {
-    clearTimeout(this.timer);
-    const wait = 1000 / Number(this.speed.value);
-    this.timer = window.setTimeout(() => {
-      this.show(this.position + 1);
-      if (this.position < this.total) this.schedule();
-      else this.pause();
-    }, wait);
+  toggleProjector() {
+    const on = this.root.classList.toggle("projector");
+    this.tools.projector.setAttribute("aria-pressed", String(on));
+    if (on && !document.fullscreenElement) this.root.requestFullscreen?.().catch(() => {});
+    if (!on && document.fullscreenElement === this.root) document.exitFullscreen();
   }
 
-  /** Go where somebody asked to be, which ends playing. @param {number} position */
-  go(position) {
-    if (this.playing) this.pause();
-    this.show(position);
+  toggleFullscreen() {
+    if (document.fullscreenElement === this.root) document.exitFullscreen();
+    else this.root.requestFullscreen?.().catch(() => {});
   }
 
-  /** Show the state after `position` steps. @param {number} position */
-  show(position) {
-    position = Math.max(0, Math.min(this.total, Math.trunc(Number(position)) || 0));
-    if (position === this.position) return;
-    this.position = position;
-    this.turn += 1;
-    const step = position ? this.trace.steps[position - 1] : null;
-    const state = this.replay.state(position - 1);
-    this.showWords(step, state);
-    if (this.picture) {
-      const shape = this.picture.shape;
-      const filled = contents(WORDS, state, this.trace, shape);
-      const before = position
-        ? contents(WORDS, this.replay.state(position - 2), this.trace, shape)
-        : filled;
-      const how = { failed: step?.error != null, turn: this.turn };
-      this.picture.show(filled, before, litArrows(step, filled), how);
-    } else {
-      this.showSource(state);
+  saveStill() {
+    const svg = this.stage.picture?.svg;
+    if (svg) download(`step-${this.position}.svg`, stillOf(svg, this.stage.saying.textContent));
+  }
+
+  /** The trace of a running loop has changed. @param {import("./feed.js").Change} change */
+  changed({ dropped, restarted }) {
+    if (restarted) {
+      this.rounds = [];
+      this.roundsRead = 0;
+      this.causes = new Causes(WORDS, this.trace);
+      this.causes.grow(0);
+      if (this.around) this.buildAround();
+      return;
     }
-    this.slider.value = String(position);
-    this.sync();
-  }
-
-  /** @param {any} step @param {any} state */
-  showWords(step, state) {
-    const text = sentence(WORDS, step, state, this.trace);
-    const failed = step?.error != null;
-    this.saying.textContent = text;
-    this.saying.title = text;
-    this.saying.classList.toggle("long", text.length > LONG_SENTENCE);
-    this.kind.textContent = step ? /** @type {any} */ (WORDS.steps)[step.kind].label : "start";
-    this.kind.parentElement?.classList.toggle("failed", failed);
-    this.counter.dataset.step = String(this.position);
-    this.counter.textContent = fill(WORDS.player.counter, {
-      step: grouped(this.position), total: grouped(this.total),
-    });
-    const here = (step && CYCLE_OF[step.kind]) ?? CYCLE_OF_PHASE[state.phase];
-    for (const item of this.cycle) {
-      const current = item.dataset.cycle === here;
-      item.classList.toggle("current", current);
-      if (current) item.setAttribute("aria-current", "step");
-      else item.removeAttribute("aria-current");
-    }
-    const facts = [count(state.counts.waits, "wait"), `${grouped(state.counts.dispatches)} dispatched`,
-      count(state.counts.tasks, "task")];
-    if (state.counts.errors) facts.push(count(state.counts.errors, "error"));
-    if (step) {
-      const since = duration(step.t_ns - this.trace.steps[0].t_ns);
-      facts.unshift(`${shown(step.thread, 24)} · at ${since}`);
-    }
-    this.facts.textContent = facts.join(" · ");
-  }
-
-  /** @param {any} state */
-  showSource(state) {
-    const { function: found, marked } = sourceOf(state, this.trace);
-    const lines = found ? sourceLines(found.text) : [];
-    this.source?.replaceChildren(...lines.map((text, at) => make("span", {
-      "class": at === marked ? "source-line marked" : "source-line",
-      "data-line": found.first_line + at,
-    }, `${String(found.first_line + at).padStart(4)}  ${text}\n`)));
-  }
-
-  /** Tell the model where we are, not more often than a kernel likes to hear it. */
-  sync() {
-    if (this.syncTimer || this.model.get("step") === this.position) return;
-    this.syncTimer = window.setTimeout(() => {
-      this.syncTimer = 0;
-      this.model.set("step", this.position);
-      this.model.save_changes();
-    }, SYNC_EVERY_MS);
+    this.rounds = this.rounds.map((at) => at - dropped).filter((at) => at > 0);
+    this.roundsRead = Math.max(0, this.roundsRead - dropped);
+    this.causes.grow(dropped);
+    this.around?.grow(dropped);
   }
 
   close() {
-    this.pause();
-    clearTimeout(this.syncTimer);
+    this.closed = true;
+    clearTimeout(this.soon);
+    this.controls.close();
+    this.syncing.close();
     this.model.off("change:step", this.followModel);
-    this.root?.remove();
+    this.live?.close();
+    this.around?.close();
+    this.root.remove();
+  }
+}
+
+/** Two runs in step. */
+class SideBySide {
+  /** @param {any} model */
+  constructor(model) {
+    this.model = model;
+    this.syncing = new Syncing(model);
+    this.stages = ["trace_text", "other_text"].map((text) => {
+      const trace = parseTrace(textOf(model.get(text)));
+      const replay = new Replay(trace);
+      const causes = new Causes(WORDS, trace);
+      return new Stage({
+        words: WORDS, trace, replay, svg: model.get("svg"), problem: model.get("problem"),
+        because: (index) => causes.because(index),
+      });
+    });
+    const pairing = jsonOf(model.get("pairing"));
+    this.compare = new Compare({
+      words: WORDS, left: this.stages[0], right: this.stages[1], labels: pairing.labels,
+      pairing: pairing.ways, divergence: pairing.divergence,
+    });
+    this.root = make("section", { "class": "netpoll-player", "aria-label": "Two replays side by side" });
+    this.root.append(this.compare.root);
+    this.stages[0].onShow((position) => {
+      if (model.get("step") !== position) this.syncing.tell({ step: position });
+    });
+    this.followModel = () => this.stages[0].show(model.get("step"));
+    model.on("change:step", this.followModel);
+  }
+
+  start() {
+    this.stages[0].show(this.model.get("step"));
+  }
+
+  close() {
+    this.model.off("change:step", this.followModel);
+    this.syncing.close();
+    this.compare.close();
+    this.root.remove();
   }
 }
 
@@ -290,28 +404,4 @@ class Player {
  */
 function textOf(value) {
   return typeof value === "string" ? value : new TextDecoder().decode(value);
-}
-
-/**
- * @param {string} name
- * @param {Record<string, string | number>} attributes
- * @param {string} text
- * @returns {any}
- */
-function make(name, attributes, text = "") {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
-  if (text) element.textContent = text;
-  return element;
-}
-
-/** @param {string} path */
-function icon(path) {
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("viewBox", "0 0 16 16");
-  svg.setAttribute("aria-hidden", "true");
-  const shape = document.createElementNS(SVG, "path");
-  shape.setAttribute("d", path);
-  svg.append(shape);
-  return svg;
 }

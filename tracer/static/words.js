@@ -8,6 +8,7 @@ import { nameOf } from "./fold.js";
 
 const LONGEST_NAME = 48;
 const LISTED_EVENTS = 3;
+const PLAIN = /^[\x20-\x7e]*$/;
 const UNSAFE = /[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uffff]|\p{Surrogate}/u;
 
 /**
@@ -16,6 +17,7 @@ const UNSAFE = /[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufffe\uff
  * @param {number} longest
  */
 export function shown(text, longest = LONGEST_NAME) {
+  if (text.length <= longest && PLAIN.test(text)) return text;
   const letters = Array.from(text, (c) => (c < " " ? " " : UNSAFE.test(c) ? "\ufffd" : c));
   return letters.length <= longest
     ? letters.join("")
@@ -31,9 +33,11 @@ export function fill(template, fields) {
   return template.replace(/\{(\w+)\}/g, (_, name) => String(fields[name]));
 }
 
+const GROUPED = new Intl.NumberFormat("en-US");
+
 /** @param {number} number */
 export function grouped(number) {
-  return number.toLocaleString("en-US");
+  return number > -1000 && number < 1000 ? String(number) : GROUPED.format(number);
 }
 
 /** @param {number} number @param {string} thing */
@@ -88,8 +92,8 @@ export function functionName(words, trace, id) {
  */
 export function sentence(words, step, state, trace) {
   if (step === null) return beginning(words, state);
+  if (!Object.hasOwn(words.steps, step.kind)) return fill(words.steps.unknown.text, { kind: shown(step.kind) }); // of a newer tracer
   const texts = words.steps[step.kind];
-  if (!texts) return fill(words.steps.unknown.text, { kind: shown(step.kind) }); // of a newer tracer
   return fill(texts[variant(step, state)], sentenceFields(words, step, state, trace));
 }
 
