@@ -149,7 +149,7 @@ def test_reset_by_the_peer(notes: Notes) -> None:
         client.close()
         with server, pytest.raises(ConnectionResetError):
             server.recv(9)
-    assert [call[0] for call in notes.calls if call[4]] == ["Read"]
+    assert [call[0] for call in notes.calls if call[4] == "ConnectionResetError"] == ["Read"]
     assert notes.calls[-3][4] == "ConnectionResetError"
 
 

@@ -522,7 +522,8 @@ export function axisTime(nanoseconds, spacing, parts = 1) {
   const units = /** @type {[string, number][]} */ ([["s", 1e9], ["ms", 1e6], ["µs", 1e3], ["ns", 1]]);
   const [unit, size] = units.find(([, one]) => spacing >= one) ?? units[3];
   const digits = size > 1 && spacing / size < parts ? 1 : 0;
-  const number = (nanoseconds / size).toLocaleString("en-US", {
+  const whole = Math.floor((nanoseconds / size) * 10 ** digits + 1e-6); // cut, as `duration` does
+  const number = (whole / 10 ** digits).toLocaleString("en-US", {
     minimumFractionDigits: digits, maximumFractionDigits: digits,
   });
   return `${number} ${unit}`;

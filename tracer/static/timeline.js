@@ -242,7 +242,7 @@ export class Timeline {
 
   /** The width of the column of names. */
   get column() {
-    return Math.round(Math.min(this.size * 13, this.width * 0.24));
+    return Math.round(Math.min(this.size * 13, Math.max(this.size * 8, this.width * 0.24)));
   }
 
   get plotted() {
@@ -827,12 +827,13 @@ export class Timeline {
     pen.fillText(String(fd), column - 8, middle);
     pen.textAlign = "left";
     pen.fillStyle = watched ? colors.ink : colors.muted;
-    pen.fillText(this.fitting(pen, name, this.size * 3), 8, middle);
+    pen.fillText(this.fitting(pen, name, (String(fd).length * 0.6 + 0.6) * this.size), 8, middle);
   }
 
   /** As much of a text as the column takes. @param {CanvasRenderingContext2D} pen @param {string} text */
   fitting(pen, text, less = 0) {
-    let cut = this.cut.get(text);
+    const key = `${less} ${text}`;
+    let cut = this.cut.get(key);
     if (cut === undefined) {
       const room = this.column - 16 - less;
       const letters = Array.from(text);
@@ -843,7 +844,7 @@ export class Timeline {
         cut = `${letters.slice(0, keep).join("")}…`;
       }
       if (this.cut.size > 2000) this.cut.clear();
-      this.cut.set(text, cut);
+      this.cut.set(key, cut);
     }
     return cut;
   }
