@@ -24,6 +24,12 @@ const HELP_KEYS = [
     ["S", "save the picture of this step (SVG)"],
     ["?", "this sheet"],
   ]],
+  ["In the timeline", [
+    ["+ -", "closer, farther"],
+    ["0", "all of it"],
+    ["R", "the round of this step"],
+    ["T", "to scale, or by step"],
+  ]],
 ];
 
 export class HelpSheet {
