@@ -105,7 +105,7 @@ def compact_layout(*traces: Trace) -> str:
 GAP = 9  # between a region's frame and what is in it
 TOP = 36  # of the upper tables: below a region's label
 HEAD, EVENT = 27, 24  # heights of a table's head and of an event
-PEER_WIDTH, PEER_HEIGHT = 62, 22
+PEER_WIDTH, PEER_HEIGHT = 70, 22
 MARGIN, BETWEEN = 4, 64  # beside and between the regions
 ARROWS = 40  # between the upper and the lower tables
 LANE = 20  # of the wakeup's arrow, below the lower tables

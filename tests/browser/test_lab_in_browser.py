@@ -170,6 +170,20 @@ def test_stepping_changes_counter_light_and_line(page: Page) -> None:
     assert len(marked) >= 3
 
 
+def test_playing_goes_on(page: Page) -> None:
+    """Playing is not ended by the step that the player tells the kernel, and the kernel it."""
+    player = page.locator(".netpoll-player").first
+    player.locator("[data-action=first]").click()
+    player.locator("select[aria-label=Speed]").select_option("20")
+    player.locator("[data-action=play]").click()
+    page.wait_for_function(
+        "root => Number(root.querySelector('[data-role=step]').dataset.step) > 15",
+        arg=player.element_handle(),
+    )
+    assert "playing" in (player.get_attribute("class") or "")
+    player.locator("[data-action=play]").click()
+
+
 def test_looks(page: Page) -> None:
     """Screenshots of the player, light and dark, at two sizes, are left in build/screenshots."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)

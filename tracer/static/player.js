@@ -121,7 +121,7 @@ class Player {
     this.tools = {};
     this.build();
     this.stage.onShow((position) => this.onShow(position));
-    this.followModel = () => this.go(this.model.get("step"));
+    this.followModel = () => this.show(this.model.get("step"));
     model.on("change:step", this.followModel);
   }
 
