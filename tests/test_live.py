@@ -12,6 +12,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -210,6 +211,31 @@ def test_who_falls_behind_goes_on_with_the_newest() -> None:
         assert news.base.registrations
 
 
+def test_who_falls_behind_forgets_what_was_kept_back() -> None:
+    """A step that waited for others before it is in the base state now."""
+    recording: Any = rows_of(1, 3)
+    rows, trace = recording.rows, recording.trace
+    tail = Tail(recording, 100)
+    assert seqs(tail.read()) == [1]
+    rows.write(KIND["WaitStarted"], seq=4)
+    rows.drop(3)
+    trace.base = replace(trace.base, dropped=3)
+    rows.write(KIND["WaitStarted"], seq=5)
+    news = tail.read()
+    assert (news.first, news.base, seqs(news)) == (3, trace.base, [5])
+
+
+def test_loop_gets_the_interpreter_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither reading nor writing many steps keeps it for long."""
+    breaths: list[float] = []
+    monkeypatch.setattr(live, "sleep", breaths.append)
+    recording: Any = rows_of(*range(500))
+    recording.failed, recording.fault = False, None
+    Follower(recording, Inbox()).tick()
+    assert len(breaths) == 2 * 500 / 50
+    assert all(breaths)
+
+
 def test_who_begins_late_begins_with_the_oldest() -> None:
     """All that is kept comes, in portions, from the first round on; so again after a restart."""
     for made in program_that(limit=400, turns=60):
@@ -236,6 +262,7 @@ def test_messages_are_a_trace_file(program: Program) -> None:
         program.turn()
         follower.tick()
         follower.tick()
+    program.turn(3)  # more than goes into one message
     program.recording.stop()
     while follower.tick():
         pass
@@ -303,6 +330,13 @@ def test_nothing_more_is_sent_to_one_who_does_not_answer(
     assert inbox.types[count:] == ["steps"]
     last, now = inbox.messages[-2][0], inbox.messages[-1][0]
     assert now["first"] == last["first"] + last["count"]
+    follower.stop()
+    while follower._sent - follower._answered <= 10_000:
+        program.turn()
+        follower.tick()
+    follower.receive({"type": "again"})
+    follower.tick()
+    assert inbox.types[-1] == "restart"
 
 
 def test_beginning_is_sent_again_until_somebody_answers(
@@ -445,6 +479,49 @@ def test_notebook_that_is_opened_after_the_end_gets_all() -> None:
         follower.stop()
         follower.receive({"type": "again"})
         assert came.empty()
+
+
+def test_again_at_the_very_end_is_not_lost() -> None:
+    """What asks while the thread is about to end gets its answer."""
+    came: queue.Queue[str] = queue.Queue()
+
+    def send(message: dict[str, Any], buffers: list[bytes]) -> None:
+        if message["type"] == "ended" and not follower._heard:
+            follower.receive({"type": "again"})
+        came.put(message["type"])
+
+    for made in program_that(turns=1):
+        follower = Follower(made.recording, send)
+        made.recording.stop()
+        follower.start()
+        types = [came.get(timeout=LONGEST) for _ in range(4)]
+        assert types == ["restart", "ended", "restart", "ended"]
+        follower.stop()
+
+
+def test_nothing_is_sent_when_stop_has_returned(program: Program) -> None:
+    """It waits for the message that is under way."""
+    entered, release = threading.Event(), threading.Event()
+    order = []
+
+    def send(message: dict[str, Any], buffers: list[bytes]) -> None:
+        entered.set()
+        assert release.wait(LONGEST)
+        order.append("sent")
+
+    def stop() -> None:
+        follower.stop()
+        order.append("stopped")
+
+    follower = Follower(program.recording, send)
+    follower.start()
+    assert entered.wait(LONGEST)
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    assert follower._stopping.wait(LONGEST)
+    release.set()
+    stopping.join(LONGEST)
+    assert order == ["sent", "stopped"]
 
 
 def test_fault_of_sending_stays_in_its_thread(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,6 +6,7 @@ import json
 import queue
 import subprocess
 import sys
+from html import escape
 from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
@@ -65,6 +66,9 @@ def test_static_fallback() -> None:
         data, _ = bundle(Player(trace, step=4))
         assert data["text/plain"].startswith("Step 4 of ")
         assert ElementTree.fromstring(data["image/svg+xml"]).tag.endswith("svg")
+        page = data["text/html"]
+        assert page.startswith(f"<p>{escape(data['text/plain'])}</p><img ")
+        assert page.count("<") == 3
         assert "application/vnd.jupyter.widget-view+json" in data
 
 

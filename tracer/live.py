@@ -214,7 +214,7 @@ class Follower:
         return max(TICK, _SHARE * worked, rate)
 
     def _start(self) -> None:
-        if self._thread is None and not self._stopping.is_set():
+        if self._thread is None:
             self._thread = threading.Thread(target=self._follow, name="tracer-live", daemon=True)
             self._thread.start()
 

@@ -5,8 +5,10 @@ The only file of the tracer that needs Jupyter's widgets.
 
 from __future__ import annotations
 
+import base64
 import sys
 from contextlib import suppress
+from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 try:
@@ -77,8 +79,12 @@ class _Shown(anywidget.AnyWidget):
             return None
         data, metadata = bundle
         data["text/plain"] = self.text
+        data["text/html"] = sentence = f"<p>{escape(self.text)}</p>"
         with suppress(GraphvizMissing, ImportError):
-            data["image/svg+xml"] = self.still()
+            svg = self.still()
+            address = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+            picture = f'<img alt="" style="max-width: 100%" src="{address}">'
+            data |= {"image/svg+xml": svg, "text/html": sentence + picture}
         return data, metadata
 
 

@@ -188,6 +188,9 @@ test("where something is missing, nothing is taken and a restart asked for, now 
   assert.equal(feed.trace.steps.length, 10);
   assert.equal(feed.apply(...sender.restart(60, 10)).restarted, true);
   assert.equal(feed.dropped, 60);
+  sender.more(1);
+  assert.deepEqual(feed.apply(...sender.more(1)).answer, { type: "again" });
+  assert.equal(feedOf(MOST).apply({ type: "ended", fault: null }).answer, null);
 });
 
 test("what comes is acknowledged now and then", () => {
@@ -216,6 +219,8 @@ test("while frozen the trace stays as it is; then everything comes at once", () 
   assert.equal(500 + 240 - dropped, feed.trace.steps.length);
   assertStates(feed, steps, 0);
   assert.equal(feed.apply(...sender.more(10)).appended, 10);
+  feed.freeze();
+  assert.equal(feed.follow().appended, 0);
 });
 
 test("a new beginning while frozen replaces what was kept aside", () => {
@@ -225,10 +230,12 @@ test("a new beginning while frozen replaces what was kept aside", () => {
   feed.apply(...sender.restart(0, 100));
   feed.freeze();
   feed.apply(...sender.more(50));
+  feed.trace.functions.set(9, {});
   feed.apply(...sender.restart(400, 50));
   assert.equal(feed.aside.length, 1);
   assert.deepEqual(feed.follow(), { appended: 50, dropped: 0, restarted: true, answer: null });
   assertStates(feed, steps, 400);
+  assert.deepEqual([...feed.trace.functions.keys()], [1]);
 });
 
 test("what is kept aside is bounded: beyond that the player begins anew", () => {
@@ -255,6 +262,21 @@ test("when all that was there is dropped at once, that is a new beginning", () =
   assert.deepEqual([dropped, restarted], [0, true]);
   assert.equal(appended, feed.trace.steps.length);
   assertStates(feed, steps, 0);
+  sender.restart(2200, 0);
+  const { dropped: none, restarted: anew } = feed.apply(...sender.restart(2200, 520));
+  assert.deepEqual([none, anew], [0, true]);
+  assertStates(feed, steps, 2200);
+});
+
+test("a replay goes on where it was when its oldest steps are dropped", () => {
+  const steps = manySteps(300, 8);
+  const whole = statesOf(0, steps);
+  const replay = new Replay({ base: baseState(0), functions: new Map(), steps: [...steps] });
+  assert.equal(replay.drop(140), 128);
+  for (const index of [130, -1, 5]) {
+    assert.equal(plain(replay.state(index), 0), plain(whole[index + 129], 0));
+  }
+  assert.equal(replay.drop(63), 0);
 });
 
 test("the base state tells what is registered and queued when old steps are dropped", () => {

@@ -1,7 +1,7 @@
 // Two players in step: one bar of controls for both, and the place where the runs part.
 
 import { Controls } from "./controls.js";
-import { make } from "./elements.js";
+import { keepKeys, make } from "./elements.js";
 import { count, fill, grouped, shown } from "./words.js";
 
 /** @typedef {{total: number, position: number, trace: any, root: HTMLElement,
@@ -201,8 +201,8 @@ export class Compare {
     /** @type {HTMLElement} */
     this.root = make("section", {
       "class": "compare", "tabindex": 0, "aria-label": COMPARE_TEXTS.name,
-      "data-lm-suppress-shortcuts": "true", // JupyterLab: these keys are ours
     });
+    keepKeys(this.root);
     this.root.append(this.controls.root, this.banner, columns);
     this.root.addEventListener("keydown", (event) => this.onKey(event), { capture: true });
   }

@@ -15,6 +15,21 @@ export function make(name, attributes = {}, text = "") {
   return element;
 }
 
+/**
+ * Keep Jupyter's own shortcuts away from the keys pressed in `root`: it looks for this at the
+ * element that has the focus before it looks at those around it.
+ * @param {HTMLElement} root
+ */
+export function keepKeys(root) {
+  const mark = (/** @type {Element} */ element) => {
+    element.setAttribute("data-lm-suppress-shortcuts", "true");
+  };
+  mark(root);
+  root.addEventListener("focusin", (event) => {
+    if (event.target instanceof Element) mark(event.target);
+  });
+}
+
 /** A sign of 16 by 16 units, drawn with one path. @param {string} path @returns {SVGElement} */
 export function icon(path) {
   const svg = document.createElementNS(SVG, "svg");

@@ -22,6 +22,7 @@ const HELP_KEYS = [
     ["F", "full screen"],
     ["B", "show or hide the panel beside the picture"],
     ["S", "save the picture of this step (SVG)"],
+    ["L", "hold still, or follow the loop (live)"],
     ["?", "this sheet"],
   ]],
   ["In the timeline", [
@@ -29,6 +30,11 @@ const HELP_KEYS = [
     ["0", "all of it"],
     ["R", "the round of this step"],
     ["T", "to scale, or by step"],
+  ]],
+  ["In the quiz", [
+    ["A B C D", "answer"],
+    ["S", "show it happen"],
+    ["N", "next question"],
   ]],
 ];
 

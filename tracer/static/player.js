@@ -5,7 +5,7 @@ import { Around, jsonOf } from "./around.js";
 import { Causes } from "./causes.js";
 import { Compare } from "./compare.js";
 import { Controls } from "./controls.js";
-import { make, signButton } from "./elements.js";
+import { keepKeys, make, signButton } from "./elements.js";
 import { Replay, parseTrace } from "./fold.js";
 import { HelpSheet, download, stillOf } from "./help.js";
 import { Live } from "./live.js";
@@ -151,8 +151,8 @@ class Player {
     this.below = make("div", { class: "below" });
     this.root = make("section", {
       "class": "netpoll-player", "tabindex": 0, "aria-label": "Replay of an event loop",
-      "data-lm-suppress-shortcuts": "true", // JupyterLab: these keys are ours
     });
+    keepKeys(this.root);
     this.main.append(this.stage.view, this.side);
     this.root.append(this.controls.root, this.stage.told, this.stage.strip, this.main, this.below, this.help.root);
     this.root.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.onKey(event));
