@@ -186,6 +186,14 @@ def test_live_follows_and_ends_with_its_view() -> None:
         assert not shown.recording.running
 
 
+def test_live_and_compare_are_functions_of_the_package() -> None:
+    """No module takes the place of `tracer.live`, `tracer.compare` and `tracer.play`."""
+    names = ("live", "compare", "play") * 2
+    code = f"import tracer; print(*(callable(getattr(tracer, name)) for name in {names}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["True"] * 6
+
+
 def test_running_a_live_cell_again_ends_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The new view records; the old one's recording and thread have ended."""
     parent = {"metadata": {"cellId": "live"}, "header": {"msg_id": "run 1"}}

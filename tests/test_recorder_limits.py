@@ -156,3 +156,18 @@ def test_fault_of_the_recording_does_not_reach_the_program(
         assert repr(recording).endswith("failed>")
     assert len(recording.trace) == rows_before
     assert [record.name for record in caplog.records] == ["tracer"]
+
+
+def test_nothing_is_dropped_while_somebody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a slice gives the steps that were asked for, although the recording wants room."""
+    recording, trace = eventful(limit=200)
+    whole = list(trace)
+    plain = Rows._step
+
+    def step(self: Rows, offset: int) -> Any:
+        recording.make_room()
+        return plain(self, offset)
+
+    monkeypatch.setattr(Rows, "_step", step)
+    assert list(trace) == whole
+    assert trace[-1] == whole[-1]

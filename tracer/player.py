@@ -23,7 +23,7 @@ except ImportError as error:
 from tracer.assets import module, style
 from tracer.diagram import GraphvizMissing, diagram, draw
 from tracer.diff import diff
-from tracer.live import Follower
+from tracer.follower import Follower
 from tracer.model import compared, findings_of, followed, questions_of, replayed
 from tracer.recorder import Recording, record
 from tracer.replay import Replay

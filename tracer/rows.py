@@ -201,20 +201,20 @@ class Rows(Sequence[Step]):
     @overload
     def __getitem__(self, index: slice) -> list[Step]: ...
     def __getitem__(self, index: int | slice) -> Step | list[Step]:
-        if isinstance(index, slice):
-            return [self._step(offset) for _, offset in self._in_order(index)]
-        return self._step(self._in_order(slice(index, index + 1 or None))[0][1])
+        with self.reading:  # nothing is dropped until the steps are made
+            if isinstance(index, slice):
+                return [self._step(offset) for _, offset in self._in_order(index)]
+            return self._step(self._in_order(slice(index, index + 1 or None))[0][1])
 
     def __iter__(self) -> Iterator[Step]:
         return iter(self[:])
 
     def _in_order(self, which: slice) -> list[tuple[int, int]]:
-        with self.reading:
-            if len(self._order) < len(self):
-                offsets = range(len(self._order) * ROW.size, len(self) * ROW.size, ROW.size)
-                new = [(_SEQ.unpack_from(self.packed, offset)[0], offset) for offset in offsets]
-                self._order = sorted(self._order + new)
-            return self._order[which]
+        if len(self._order) < len(self):
+            offsets = range(len(self._order) * ROW.size, len(self) * ROW.size, ROW.size)
+            new = [(_SEQ.unpack_from(self.packed, offset)[0], offset) for offset in offsets]
+            self._order = sorted(self._order + new)
+        return self._order[which]
 
     def written(self, begin: int, end: int) -> Iterator[Step]:
         """Yield the steps of some rows in the order of writing; call it with `reading` held."""

@@ -45,10 +45,10 @@ def open_page(browser: Any, tmp_path: Path) -> Iterator[Open]:
     def open_page(
         trace: Trace,
         step: int = 0,
-        page_options: dict[str, Any] = {},
-        **options: Any,  # noqa: B006
+        page_options: dict[str, Any] | None = None,
+        **options: Any,
     ) -> Any:
-        path = write_page(trace, tmp_path / "replay.html", **page_options)
+        path = write_page(trace, tmp_path / "replay.html", **(page_options or {}))
         context = browser.new_context(viewport={"width": 1280, "height": 800}, **options)
         contexts.append(context)
         page = context.new_page()

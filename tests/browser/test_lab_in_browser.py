@@ -32,7 +32,7 @@ class Lab:
         self.token = secrets.token_hex(8)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port: int = probe.getsockname()[1]
-        work = folder / "work"
+        work = self.work = folder / "work"
         work.mkdir()
         shutil.copy(ROOT / "notebooks" / NOTEBOOK, work)
         settings = folder / "settings"
@@ -201,6 +201,82 @@ def test_looks(page: Page) -> None:
             name = f"lab-{theme.lower()}-{width}x{height}.png"
             page.screenshot(path=ARTIFACTS / name)
             assert (ARTIFACTS / name).stat().st_size > 20_000
+
+
+LIVE = """\
+import socket, threading
+import netpoll, tracer
+from netpoll.examples.echo_server import EchoServer
+poller = netpoll.open_poller()
+server = EchoServer(poller)
+loop = netpoll.run_in_thread(poller, name="live", on_end=server.close)
+view = tracer.live(poller, limit=1000)
+view
+"""
+TALK = """\
+with socket.create_connection(server.address) as client:
+    for _ in range(300):
+        client.sendall(b"hello")
+        assert client.recv(5) == b"hello"
+"""
+
+
+END = "loop.stop(); view.stop()"
+
+
+def test_live(lab: Lab, browser: Browser) -> None:
+    """A live view follows while a cell runs, holds still when asked, and catches up."""
+    cells = [code_cell(source) for source in (LIVE, TALK, TALK, END)]
+    spec = {"name": "python3", "display_name": "Python 3"}
+    notebook = {"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4}
+    (lab.work / "live.ipynb").write_text(json.dumps({**notebook, "nbformat_minor": 5}))
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(60_000)
+    page.goto(f"{lab.url}/lab/workspaces/live/tree/live.ipynb?token={lab.token}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    page.wait_for_selector('#jp-main-statusbar :text("Idle")')
+    view = page.locator(".netpoll-player")
+    note = view.locator("[data-role=live]")
+
+    def run(cell: int) -> None:
+        page.locator(".jp-CodeCell").nth(cell).locator(".jp-InputArea").click()
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-cell')")
+
+    def says(text: str) -> None:
+        view.locator(f"[data-role=live]:has-text('{text}')").wait_for()
+
+    run(0)
+    says("live")
+    run(1)
+    says("older ones dropped")
+    view.locator("[data-action=back]").click()
+    says("holding still")
+    held = view.locator("[data-role=step]").get_attribute("data-step")
+    before = note.inner_text()
+    run(2)
+    page.wait_for_function(
+        "([note, before]) => note.textContent !== before", arg=[note.element_handle(), before]
+    )
+    assert view.locator("[data-role=step]").get_attribute("data-step") == held
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTIFACTS / "live-holds-still.png")
+    view.locator("[data-action=follow]").click()
+    says("live")
+    page.screenshot(path=ARTIFACTS / "live.png")
+    run(3)
+    says("has ended")
+    page.close()
+
+
+def code_cell(source: str) -> dict[str, Any]:
+    return {
+        "cell_type": "code",
+        "id": secrets.token_hex(4),
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+        "source": source,
+    }
 
 
 def test_nothing_leaves_the_machine(page: Page) -> None:

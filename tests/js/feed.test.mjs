@@ -57,7 +57,7 @@ function lines(...values) {
   return new TextEncoder().encode(values.map((value) => `${JSON.stringify(value)}\n`).join(""));
 }
 
-/** What tracer/live.py would send. */
+/** What tracer/follower.py would send. */
 class Sender {
   /** @param {any[]} steps */
   constructor(steps) {

@@ -1,4 +1,4 @@
-// The trace of a loop that still runs: takes what tracer/live.py sends, and keeps the newest steps.
+// The trace of a loop that still runs: takes what tracer/follower.py sends, and keeps the newest steps.
 
 /** @typedef {import("./fold.js").Step} Step */
 /** @typedef {import("./fold.js").Trace} Trace */

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import queue
 import shutil
 import socket
 import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -23,13 +23,13 @@ import netpoll
 import tracer
 from netpoll import EventPriority, PollAttachment
 from netpoll.simulated import Kernel
-from tracer.live import Follower, News, Tail
+from tracer.follower import Follower, News, Tail
 from tracer.recorder import after
 from tracer.rows import KIND, Rows
 from tracer.trace import BaseState, Trace, parse
 
 NODE = shutil.which("node")
-live: Any = sys.modules["tracer.live"]  # `tracer.live` is something else
+live: Any = importlib.import_module("tracer.follower")
 STATIC = Path(live.__file__).with_name("static")
 LONGEST = 60  # seconds until a test that waits fails
 
@@ -579,7 +579,7 @@ def test_messages_come_while_a_cell_is_busy() -> None:
         cell = textwrap.dedent(f"""
             import socket, ipywidgets, netpoll, tracer
             from netpoll.examples.echo_server import EchoServer
-            from tracer.live import Follower
+            from tracer.follower import Follower
             poller = netpoll.open_poller()
             server = EchoServer(poller)
             loop = netpoll.run_in_thread(poller)
