@@ -76,6 +76,9 @@ export class Timeline {
     this.left = 0;
     this.right = 1;
     this.firstRow = 0;
+    /** What follows the step is drawn here first: writing on a canvas of the page makes the browser
+     * work out all styles that changed in this frame, and once more when it paints them. */
+    this.sheet = new OffscreenCanvas(1, 1);
     this.width = 0; // of the canvas, and its height; zero while it is not in sight
     this.height = 0;
     this.ratio = 0;
@@ -627,6 +630,8 @@ export class Timeline {
       canvas.style.width = `${this.width}px`;
       canvas.style.height = `${this.height}px`;
     }
+    this.sheet.width = this.above.width;
+    this.sheet.height = this.above.height;
     this.readColors();
     this.redraw();
   }
@@ -659,6 +664,9 @@ export class Timeline {
       this.drawLabels(labels);
     }
     this.drawAbove();
+    const above = /** @type {CanvasRenderingContext2D} */ (this.above.getContext("2d"));
+    above.clearRect(0, 0, this.above.width, this.above.height);
+    above.drawImage(this.sheet, 0, 0);
     this.say();
   }
 
@@ -681,7 +689,7 @@ export class Timeline {
     this.firstRow = Math.max(0, Math.min(rows - shown, this.firstRow));
   }
 
-  /** A canvas to draw on, in the pixels of the page. @param {HTMLCanvasElement} canvas */
+  /** A canvas to draw on, in the pixels of the page. @param {HTMLCanvasElement | OffscreenCanvas} canvas */
   pen(canvas) {
     const pen = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     pen.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
@@ -852,7 +860,7 @@ export class Timeline {
   // ---- what follows the current step
 
   drawAbove() {
-    const pen = this.pen(this.above);
+    const pen = this.pen(this.sheet);
     const { colors, column } = this;
     const { axis, lane: height, top, shown, all } = this.places;
     pen.clearRect(0, 0, this.width, this.height);
