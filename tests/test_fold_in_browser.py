@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_diff import served
 from tests.traces import echo_trace, hostile_trace, random_trace
 from tracer.contents import contents, lit_arrows, shape
+from tracer.demo import session
 from tracer.replay import Replay
 from tracer.trace import Trace
 from tracer.words import sentence
@@ -24,6 +26,8 @@ NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is missing: apt-get install nodejs")
 
 TRACES: dict[str, Callable[[], Trace]] = {
+    "recorded": session,
+    "recorded on the simulated kernel": partial(served, "kqueue"),
     "echo": echo_trace,
     "hostile": hostile_trace,
     "crowd": lambda: random_trace(99, rounds=60, most_clients=60),

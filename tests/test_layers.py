@@ -198,9 +198,7 @@ def wrong_way_in_tracer(sources: Sources) -> list[str]:
             elif here == "recorder":
                 wrong = room in place and room not in ("steps", "trace")
             else:
-                wrong = room == "player" or (
-                    room == "recorder" and here not in WITH_RUNNING_LOOPS
-                )
+                wrong = room == "player" or (room == "recorder" and here not in WITH_RUNNING_LOOPS)
             if wrong or room in TRACER_DOORS:
                 complaints.append(f"{module} imports {room}")
     return complaints + [f"in a circle: {' -> '.join(circle)}" for circle in circles(arrows)]

@@ -12,9 +12,9 @@ import pytest
 
 from tests.test_diff import served, with_step
 from tests.traces import echo_trace, hostile_trace, random_trace
-from tracer.pairing import Corner, Pairing, _matches, pair
 from tracer.contents import compact, shape
 from tracer.diagram import GraphvizMissing, compact_layout, layout
+from tracer.pairing import Corner, Pairing, _matches, pair
 from tracer.trace import BaseRegistration, Trace
 
 COUPLES = [(echo_trace(3), echo_trace(5)), (echo_trace(), hostile_trace())] + [

@@ -73,9 +73,8 @@ def test_static_fallback() -> None:
 
 
 def bundle(player: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    shown = player._repr_mimebundle_()
-    assert shown is not None
-    return shown
+    data, metadata = player._repr_mimebundle_()
+    return data, metadata
 
 
 def test_without_graphviz_the_rest_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +174,7 @@ def test_live_follows_and_ends_with_its_view() -> None:
         shown._follower._send = lambda message, buffers: messages.put((message, buffers))
         poller.poll_once(0)
         shown._handle_custom_msg({"type": "again"}, [])
-        kinds = []
+        kinds: list[str] = []
         while "WaitEnded" not in "".join(kinds):
             _, buffers = messages.get(timeout=10)
             kinds += [buffer.decode() for buffer in buffers]

@@ -318,7 +318,10 @@ class _RandomLoop:
         for _ in range(pick.randrange(4)):
             self.act(fd, started)
         if pick.random() < 0.1:
-            seen = {"unread": pick.choice([None, 0, 1]), "unsent": pick.choice([3, 4000])}
+            seen: dict[str, Any] = {
+                "unread": pick.choice([None, 0, 1]),
+                "unsent": pick.choice([3, 4000]),
+            }
             script.step("BuffersSeen", started, fd=fd, **seen)
         error = "ValueError: x" if pick.random() < 0.1 else None
         script.step("DispatchEnded", started, fd=fd, error=error)

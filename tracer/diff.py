@@ -264,6 +264,7 @@ class Keys:
         self.seqs = array("q")
 
     def base(self) -> Key:
+        """Return what is compared of the base state."""
         base = self.trace.base
         rows = [
             (
@@ -285,12 +286,14 @@ class Keys:
         )
 
     def steps(self) -> Iterator[Key]:
+        """Yield what is compared of each step."""
         for step in self.trace:
             key = self.key(step)
             self.seqs.append(step.seq)
             yield key
 
     def key(self, step: Step) -> Key:
+        """Return what is compared of the next step."""
         values: dict[str, Any] = {"kind": step.kind, "cause": self.position(step.cause)}
         fd = getattr(step, "fd", None)
         failed = getattr(step, "error", None) is not None
@@ -345,6 +348,7 @@ class Keys:
         return f"step {index + 1:,}" if found else "none"
 
     def function(self, number: int | None) -> str:
+        """Return what the function with this id is called."""
         return function_name(self.trace, number)
 
 
