@@ -862,7 +862,7 @@ class Socket(Handle):
         return self._fd
 
     @public
-    def recv(self, size: int) -> bytes:
+    def recv(self, size: int, /) -> bytes:
         """Return at most `size` bytes, none at the end of the stream."""
         if size < 0:
             raise ValueError("negative buffersize in recv")
@@ -879,7 +879,7 @@ class Socket(Handle):
         return len(data)
 
     @public
-    def send(self, data: Any) -> int:
+    def send(self, data: Any, /) -> int:
         """Send what there is room for and return how many bytes it was."""
         return self._socket().write(bytes(memoryview(data)))
 

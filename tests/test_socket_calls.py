@@ -53,11 +53,14 @@ Pair = tuple[socket.socket, socket.socket]
 
 WRITES: dict[str, Callable[[socket.socket], object]] = {
     "send": lambda sock: sock.send(b"abc"),
+    "send with flags": lambda sock: sock.send(b"abc", socket.MSG_DONTWAIT),
+    "send a buffer": lambda sock: sock.send(bytearray(b"abc")),
     "sendall": lambda sock: sock.sendall(memoryview(b"abc")),
     "sendmsg": lambda sock: sock.sendmsg([b"a", b"bc"]),
 }
 READS: dict[str, Callable[[socket.socket], object]] = {
     "recv": lambda sock: sock.recv(9),
+    "recv with flags": lambda sock: sock.recv(9, socket.MSG_DONTWAIT),
     "recv_into": lambda sock: sock.recv_into(bytearray(99), 9),
     "recvfrom": lambda sock: sock.recvfrom(9),
     "recvfrom_into": lambda sock: sock.recvfrom_into(bytearray(9)),
@@ -93,7 +96,7 @@ def test_read_would_block_and_end(name: str, notes: Notes, pair: Pair) -> None:
     READS[name](one)
     fd = one.fileno()
     assert [call for call in notes.calls if call[1] == fd] == [
-        ("WouldBlock", fd, -1, -1, name),
+        ("WouldBlock", fd, -1, -1, name.partition(" ")[0]),
         ("Read", fd, 3, 9, None),
         ("Read", fd, 0, 9, None),
     ]
@@ -322,3 +325,14 @@ def test_given_name_lasts_as_long_as_the_descriptor() -> None:
         with again, peer:
             assert number in (again.fileno(), peer.fileno())
             assert name_of(number) == "socket pair"
+
+
+def test_a_watcher_watches_one_thread(notes: Notes, pair: Pair) -> None:
+    """Watching another thread ends watching the one before, and unwrapped is nothing meanwhile."""
+    one, other = pair
+    wrapped = socket.socket.recv
+    watch(threading.get_ident() + 1, notes)
+    assert socket.socket.recv is wrapped
+    other.send(b"x")
+    one.recv(1)
+    assert notes.calls == []

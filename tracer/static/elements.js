@@ -15,6 +15,15 @@ export function make(name, attributes = {}, text = "") {
   return element;
 }
 
+/** An element with class names. @param {string} name @param {string} classes @param {string} text
+ * @returns {HTMLElement} */
+export function classed(name, classes, text = "") {
+  const element = document.createElement(name);
+  if (classes) element.className = classes;
+  if (text) element.textContent = text;
+  return element;
+}
+
 /**
  * Keep Jupyter's own shortcuts away from the keys pressed in `root`: it looks for this at the
  * element that has the focus before it looks at those around it.

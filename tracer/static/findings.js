@@ -1,5 +1,6 @@
 // The panel with what tracer.lint found: a card for each finding, grouped by lint.
 
+import { classed } from "./elements.js";
 import { count, fill, grouped, shown } from "./words.js";
 
 /** @typedef {{title: string, why: string, how: string}} Lint */
@@ -53,7 +54,7 @@ export class Findings {
     /** @type {FindingGroup[]} those with a finding at the step that is shown */
     this.marked = [];
     this.frame = 0;
-    this.root = findingsMake("div", "findings");
+    this.root = classed("div", "findings");
     this.root.setAttribute("role", "group");
     this.root.setAttribute("aria-label", FINDINGS_TEXT.label);
     this.root.tabIndex = 0; // it scrolls, also when nothing in it takes the focus
@@ -94,7 +95,7 @@ export class Findings {
     this.stops = [...new Set(all.map((finding) => finding.index + 1))].sort((a, b) => a - b);
     if (!found || !all.length) {
       this.root.replaceChildren(...(found ? findingsNone(found) : [
-        findingsMake("p", "findings-title", FINDINGS_TEXT.waiting),
+        classed("p", "findings-title", FINDINGS_TEXT.waiting),
       ]));
       return;
     }
@@ -109,7 +110,7 @@ export class Findings {
       findings: count(all.length, "finding"), steps: count(found.searched, "step"),
     });
     this.root.replaceChildren(
-      findingsMake("p", "findings-title", title), findingsMake("p", "findings-note", FINDINGS_TEXT.first),
+      classed("p", "findings-title", title), classed("p", "findings-note", FINDINGS_TEXT.first),
     );
     for (const [name, findings] of byName) {
       const last = Math.ceil(findings.length / FINDINGS_ON_PAGE) - 1;
@@ -120,12 +121,12 @@ export class Findings {
 
   /** @param {string} name @param {Lint} lint @param {Finding[]} findings @param {number} page */
   addGroup(name, lint, findings, page) {
-    const section = findingsMake("section", "findings-group");
-    const head = findingsMake("p", "findings-head");
+    const section = classed("section", "findings-group");
+    const head = classed("p", "findings-head");
     const title = shown(lint.title);
-    head.append(findingsMake("span", "", title));
+    head.append(classed("span", "", title));
     if (findings.length > 1) {
-      const badge = findingsMake("span", "findings-count", grouped(findings.length));
+      const badge = classed("span", "findings-count", grouped(findings.length));
       badge.setAttribute("aria-hidden", "true"); // the label of the group says it
       head.append(badge);
     }
@@ -133,7 +134,7 @@ export class Findings {
     section.setAttribute("aria-label", `${title}: ${count(findings.length, "finding")}`);
     /** @type {FindingGroup} */
     const group = {
-      name, lint, findings, page, cards: [], list: findingsMake("ul", "findings-list"), range: null, turns: [],
+      name, lint, findings, page, cards: [], list: classed("ul", "findings-list"), range: null, turns: [],
     };
     section.append(head, group.list);
     if (findings.length > FINDINGS_ON_PAGE) section.append(this.pager(group, title));
@@ -149,13 +150,13 @@ export class Findings {
 
   /** @param {FindingGroup} group @param {string} title */
   pager(group, title) {
-    const pager = findingsMake("div", "findings-pager");
-    group.range = findingsMake("span", "findings-range");
+    const pager = classed("div", "findings-pager");
+    group.range = classed("span", "findings-range");
     group.range.setAttribute("role", "status");
     /** @type {[number, string, string][]} */
     const directions = [[-1, "‹", FINDINGS_TEXT.earlier], [1, "›", FINDINGS_TEXT.later]];
     group.turns = directions.map(([direction, sign, label]) => {
-      const button = findingsMake("button", "findings-turn", sign);
+      const button = classed("button", "findings-turn", sign);
       button.setAttribute("type", "button");
       button.setAttribute("aria-label", fill(label, { title }));
       button.addEventListener("click", () => {
@@ -189,22 +190,22 @@ export class Findings {
 
   /** @param {FindingGroup} group @param {Finding} finding @returns {FindingCard} */
   card(group, finding) {
-    const item = findingsMake("li", "finding");
-    const button = findingsMake("button", "finding-go");
+    const item = classed("li", "finding");
+    const button = classed("button", "finding-go");
     button.setAttribute("type", "button");
-    const where = findingsMake("span", "finding-where");
+    const where = classed("span", "finding-where");
     const number = fill(FINDINGS_TEXT.step, { number: grouped(finding.index + 1) });
-    where.append(findingsMake("b", "", number), ` ${shown(finding.place, FINDING_LONGEST_TEXT)}`);
+    where.append(classed("b", "", number), ` ${shown(finding.place, FINDING_LONGEST_TEXT)}`);
     button.append(where);
     if (finding.source) {
-      button.append(" ", findingsMake("code", "", shown(finding.source, FINDING_LONGEST_TEXT)));
+      button.append(" ", classed("code", "", shown(finding.source, FINDING_LONGEST_TEXT)));
     }
-    button.append(" ", findingsMake("span", "finding-text", shown(finding.text, FINDING_LONGEST_TEXT)));
+    button.append(" ", classed("span", "finding-text", shown(finding.text, FINDING_LONGEST_TEXT)));
     if (finding.times > 1) {
       const times = fill(FINDINGS_TEXT.times, { count: grouped(finding.times) });
-      button.append(" ", findingsMake("span", "finding-times", times));
+      button.append(" ", classed("span", "finding-times", times));
     }
-    const more = findingsMake("dl", "finding-more");
+    const more = classed("dl", "finding-more");
     button.addEventListener("click", () => {
       this.select(finding);
       this.host.go(finding.index + 1);
@@ -230,8 +231,8 @@ export class Findings {
       const current = card.finding.index + 1 === this.position;
       if (selected && !card.more.childElementCount) {
         card.more.append(
-          findingsMake("dt", "", FINDINGS_TEXT.why), findingsMake("dd", "", group.lint.why),
-          findingsMake("dt", "", FINDINGS_TEXT.how), findingsMake("dd", "", group.lint.how),
+          classed("dt", "", FINDINGS_TEXT.why), classed("dd", "", group.lint.why),
+          classed("dt", "", FINDINGS_TEXT.how), classed("dd", "", group.lint.how),
         );
       }
       card.more.hidden = !selected;
@@ -296,21 +297,13 @@ export class Findings {
 
 /** What is said when nothing was found. @param {Found} found */
 function findingsNone(found) {
-  const list = findingsMake("ul", "findings-looked-for");
-  list.append(...Object.values(found.lints).map((lint) => findingsMake("li", "", lint.title)));
+  const list = classed("ul", "findings-looked-for");
+  list.append(...Object.values(found.lints).map((lint) => classed("li", "", lint.title)));
   const title = fill(FINDINGS_TEXT.none, { steps: count(found.searched, "step") });
   return [
-    findingsMake("p", "findings-title fine", title),
-    findingsMake("p", "findings-note", FINDINGS_TEXT.noProof),
-    findingsMake("p", "findings-note", FINDINGS_TEXT.lookedFor),
+    classed("p", "findings-title fine", title),
+    classed("p", "findings-note", FINDINGS_TEXT.noProof),
+    classed("p", "findings-note", FINDINGS_TEXT.lookedFor),
     list,
   ];
-}
-
-/** @param {string} name @param {string} classes @param {string} text */
-function findingsMake(name, classes, text = "") {
-  const element = document.createElement(name);
-  if (classes) element.className = classes;
-  if (text) element.textContent = text;
-  return element;
 }

@@ -304,7 +304,7 @@ function changeKnown(state, fd, changes) {
 /** @param {LoopState} state @param {number | null} seq */
 function withoutTimer(state, seq) {
   const index = state.timers.findIndex((/** @type {any} */ timer) => timer.seq === seq);
-  return index < 0 ? {} : { timers: state.timers.toSpliced(index, 1) };
+  return index < 0 ? {} : { timers: state.timers.filter((/** @type {any} */ _, /** @type {number} */ at) => at !== index) };
 }
 
 /** The fields of the state that each kind of step replaces.

@@ -1,5 +1,6 @@
 // The quiz: what happens next? It asks, takes an answer, says why, and keeps the score.
 
+import { classed } from "./elements.js";
 import { count, fill, grouped, shown } from "./words.js";
 
 /** @typedef {{index: number, text: string, choices: string[], right: number, explanation: string,
@@ -152,7 +153,7 @@ export class Quiz {
     this.open = false;
     /** What the keys do after an answer. @type {Record<string, () => void>} */
     this.actions = {};
-    this.root = quizMake("div", "quiz");
+    this.root = classed("div", "quiz");
     this.root.setAttribute("role", "group");
     this.root.setAttribute("aria-label", QUIZ_TEXT.label);
     this.root.tabIndex = 0; // it scrolls, also when nothing in it takes the focus
@@ -297,13 +298,13 @@ export class Quiz {
     this.root.scrollTop = 0;
     if (this.waiting || !total) {
       const text = this.waiting ? QUIZ_TEXT.waiting : QUIZ_TEXT.none;
-      const why = this.waiting ? [] : [quizMake("p", "quiz-note", QUIZ_TEXT.noneWhy)];
-      this.root.replaceChildren(quizMake("p", "quiz-title", text), ...why);
+      const why = this.waiting ? [] : [classed("p", "quiz-note", QUIZ_TEXT.noneWhy)];
+      this.root.replaceChildren(classed("p", "quiz-title", text), ...why);
     } else if (this.progress.phase === "start") {
       const intro = total === 1 ? QUIZ_TEXT.one : QUIZ_TEXT.intro;
       this.root.replaceChildren(
-        quizMake("p", "quiz-title", QUIZ_TEXT.title),
-        quizMake("p", "quiz-note", fill(intro, { questions: count(total, "question") })),
+        classed("p", "quiz-title", QUIZ_TEXT.title),
+        classed("p", "quiz-note", fill(intro, { questions: count(total, "question") })),
         quizRow(quizButton("primary", QUIZ_TEXT.start, () => this.start())),
       );
     } else if (this.progress.phase === "summary") {
@@ -311,8 +312,8 @@ export class Quiz {
     } else {
       const place = { number: grouped(this.progress.at + 1), total: grouped(this.progress.queue.length) };
       this.root.replaceChildren(
-        quizMake("p", "quiz-title", QUIZ_TEXT.title),
-        quizMake("p", "quiz-note", fill(QUIZ_TEXT.paused, place)),
+        classed("p", "quiz-title", QUIZ_TEXT.title),
+        classed("p", "quiz-note", fill(QUIZ_TEXT.paused, place)),
         quizRow(
           quizButton("primary", QUIZ_TEXT.resume, () => this.ask()),
           quizButton("plain", QUIZ_TEXT.restart, () => this.restart()),
@@ -328,10 +329,10 @@ export class Quiz {
     const place = { number: grouped(progress.at + 1), total: grouped(progress.queue.length) };
     const step = { number: grouped(this.positionOf(progress.number)) };
 
-    const head = quizMake("div", "quiz-head");
-    this.scoreShown = quizMake("span", "quiz-score");
+    const head = classed("div", "quiz-head");
+    this.scoreShown = classed("span", "quiz-score");
     head.append(
-      quizMake("span", "quiz-number", fill(again ? QUIZ_TEXT.again : QUIZ_TEXT.number, place)),
+      classed("span", "quiz-number", fill(again ? QUIZ_TEXT.again : QUIZ_TEXT.number, place)),
       this.scoreShown,
     );
     const line = document.createElement("progress");
@@ -340,7 +341,7 @@ export class Quiz {
     line.setAttribute("aria-label", QUIZ_TEXT.progress);
     this.line = line;
 
-    this.saying = quizMake("p", "quiz-question", shown(question.text, QUIZ_LONGEST_TEXT));
+    this.saying = classed("p", "quiz-question", shown(question.text, QUIZ_LONGEST_TEXT));
     this.saying.tabIndex = -1;
     const moment = quizButton("link", fill(QUIZ_TEXT.moment, step), () =>
       this.host.go(Math.max(0, this.positionOf(progress.number))));
@@ -348,21 +349,21 @@ export class Quiz {
 
     this.choices = question.choices.map((text, choice) => {
       const button = quizButton("choice", "", () => this.answer(choice));
-      const letter = quizMake("kbd", "", QUIZ_LETTERS[choice]);
-      button.append(letter, " ", quizMake("span", "quiz-choice-text", shown(text, QUIZ_LONGEST_TEXT)));
+      const letter = classed("kbd", "", QUIZ_LETTERS[choice]);
+      button.append(letter, " ", classed("span", "quiz-choice-text", shown(text, QUIZ_LONGEST_TEXT)));
       return button;
     });
-    const choices = quizMake("div", "quiz-choices");
+    const choices = classed("div", "quiz-choices");
     choices.setAttribute("role", "group");
     choices.setAttribute("aria-label", QUIZ_TEXT.choices);
     choices.append(...this.choices);
 
-    this.verdict = quizMake("div", "quiz-verdict");
+    this.verdict = classed("div", "quiz-verdict");
     this.verdict.setAttribute("role", "status");
-    this.foot = quizMake("div", "quiz-foot");
+    this.foot = classed("div", "quiz-foot");
     const last = question.choices.length;
     this.foot.append(
-      quizMake("span", "quiz-hint", fill(QUIZ_TEXT.hint, { letter: QUIZ_LETTERS[last - 1], number: last })),
+      classed("span", "quiz-hint", fill(QUIZ_TEXT.hint, { letter: QUIZ_LETTERS[last - 1], number: last })),
       quizButton("plain", QUIZ_TEXT.pause, () => this.pause()),
     );
     this.root.replaceChildren(head, line, this.saying, moment, choices, this.verdict, this.foot);
@@ -388,13 +389,13 @@ export class Quiz {
       else if (choice === chosen) quizMark(button, "wrong", "✗", QUIZ_TEXT.isChosen);
       else button.classList.add("other");
     }
-    const lead = quizMake("b", "", right ? `✓ ${QUIZ_TEXT.right}` : `✗ ${QUIZ_TEXT.wrong}`);
+    const lead = classed("b", "", right ? `✓ ${QUIZ_TEXT.right}` : `✗ ${QUIZ_TEXT.wrong}`);
     const said = [lead];
     if (!right) {
       const truth = shown(question.choices[question.right], QUIZ_LONGEST_TEXT);
-      said.push(quizMake("p", "", fill(QUIZ_TEXT.truth, { truth })));
+      said.push(classed("p", "", fill(QUIZ_TEXT.truth, { truth })));
     }
-    said.push(quizMake("p", "", shown(question.explanation, QUIZ_LONGEST_TEXT)));
+    said.push(classed("p", "", shown(question.explanation, QUIZ_LONGEST_TEXT)));
     this.verdict?.classList.add(right ? "right" : "wrong");
     this.verdict?.replaceChildren(...said);
 
@@ -420,14 +421,14 @@ export class Quiz {
     const { right, total } = progress.score;
     const missed = progress.missed();
     const result = right === total ? QUIZ_TEXT.allRight : QUIZ_TEXT.result;
-    this.saying = quizMake("p", "quiz-title", fill(result, { right: grouped(right), total: grouped(total) }));
+    this.saying = classed("p", "quiz-title", fill(result, { right: grouped(right), total: grouped(total) }));
     this.saying.tabIndex = -1;
     /** @type {HTMLElement[]} */
     const parts = [this.saying];
     const found = progress.questions.filter((one, number) => progress.latest[number] === one.right).length;
     if (found > right) {
       const later = fill(QUIZ_TEXT.later, { right: grouped(found), total: grouped(total) });
-      parts.push(quizMake("p", "quiz-note", later));
+      parts.push(classed("p", "quiz-note", later));
     }
     const again = [];
     const buttons = [quizButton("plain", QUIZ_TEXT.restart, () => this.restart())];
@@ -436,7 +437,7 @@ export class Quiz {
         progress.retry(missed);
         this.ask();
       }));
-      again.push(quizMake("p", "quiz-note", QUIZ_TEXT.missed), this.missedList(missed));
+      again.push(classed("p", "quiz-note", QUIZ_TEXT.missed), this.missedList(missed));
     }
     this.root.replaceChildren(...parts, quizRow(...buttons), ...again);
     this.root.scrollTop = 0;
@@ -444,13 +445,13 @@ export class Quiz {
 
   /** @param {number[]} missed */
   missedList(missed) {
-    const list = quizMake("ul", "quiz-missed");
+    const list = classed("ul", "quiz-missed");
     for (const number of missed) {
-      const item = quizMake("li", "");
+      const item = classed("li", "");
       const which = { number: grouped(number + 1), step: grouped(this.positionOf(number)) };
       item.append(
-        quizMake("span", "quiz-number", fill(QUIZ_TEXT.missedOne, which)), " ",
-        quizMake("span", "", shown(this.progress.questions[number].text, QUIZ_LONGEST_TEXT)),
+        classed("span", "quiz-number", fill(QUIZ_TEXT.missedOne, which)), " ",
+        classed("span", "", shown(this.progress.questions[number].text, QUIZ_LONGEST_TEXT)),
       );
       list.append(item);
     }
@@ -486,12 +487,12 @@ function quizStateFits(questions, saved) {
  * @param {string} name @param {string} sign @param {string} words */
 function quizMark(button, name, sign, words) {
   button.classList.add(name);
-  button.append(" ", quizMake("span", "quiz-mark", `${sign} ${words}`));
+  button.append(" ", classed("span", "quiz-mark", `${sign} ${words}`));
 }
 
 /** @param {HTMLElement} button @param {string} key */
 function quizKey(button, key) {
-  const hint = quizMake("kbd", "", key);
+  const hint = classed("kbd", "", key);
   hint.setAttribute("aria-hidden", "true");
   button.setAttribute("aria-keyshortcuts", key);
   button.append(" ", hint);
@@ -499,7 +500,7 @@ function quizKey(button, key) {
 
 /** @param {string} classes @param {string} text @param {() => void} act */
 function quizButton(classes, text, act) {
-  const button = quizMake("button", `quiz-${classes}`, text);
+  const button = classed("button", `quiz-${classes}`, text);
   button.setAttribute("type", "button");
   button.addEventListener("click", act);
   return button;
@@ -507,15 +508,7 @@ function quizButton(classes, text, act) {
 
 /** @param {HTMLElement[]} buttons */
 function quizRow(...buttons) {
-  const row = quizMake("div", "quiz-foot");
+  const row = classed("div", "quiz-foot");
   row.append(...buttons);
   return row;
-}
-
-/** @param {string} name @param {string} classes @param {string} text */
-function quizMake(name, classes, text = "") {
-  const element = document.createElement(name);
-  if (classes) element.className = classes;
-  if (text) element.textContent = text;
-  return element;
 }

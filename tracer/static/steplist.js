@@ -1,6 +1,7 @@
 // The list of all steps: only the rows in sight are in the document, and a filter that works in
 // slices thins them out. Rows are told by the numbers of filter.js.
 
+import { classed } from "./elements.js";
 import { STEP_GROUPS, StepIndex, StepSearch, parseTyped } from "./filter.js";
 import { count, fill, grouped } from "./words.js";
 
@@ -80,7 +81,7 @@ export class StepList {
     this.scroller = 0;
     this.name = `netpoll-step-${Math.random().toString(36).slice(2)}`; // two players, two names
 
-    this.typed = /** @type {HTMLInputElement} */ (stepsMake("input", "steps-typed"));
+    this.typed = /** @type {HTMLInputElement} */ (classed("input", "steps-typed"));
     this.kind = stepsSelect(STEPS_TEXT.kind);
     this.descriptor = stepsSelect(STEPS_TEXT.descriptor);
     this.callback = stepsSelect(STEPS_TEXT.callback);
@@ -89,14 +90,14 @@ export class StepList {
       this.button("previous", () => this.goNext(-1)), this.button("next", () => this.goNext(1)),
       this.button("clear", () => this.clear()),
     ];
-    this.counted = stepsMake("span", "steps-count");
-    this.back = stepsMake("button", "steps-back");
-    this.list = stepsMake("div", "steps-rows");
-    this.spacer = stepsMake("div", "steps-spacer");
-    this.pane = stepsMake("div", "steps-pane");
-    this.layer = stepsMake("div", "steps-layer");
-    this.none = stepsMake("p", "steps-none", STEPS_TEXT.none);
-    this.root = stepsMake("div", "step-list");
+    this.counted = classed("span", "steps-count");
+    this.back = classed("button", "steps-back");
+    this.list = classed("div", "steps-rows");
+    this.spacer = classed("div", "steps-spacer");
+    this.pane = classed("div", "steps-pane");
+    this.layer = classed("div", "steps-layer");
+    this.none = classed("p", "steps-none", STEPS_TEXT.none);
+    this.root = classed("div", "step-list");
     this.build();
     this.mark((host.findings ?? []).flatMap((finding) => finding.indices));
     this.count();
@@ -112,14 +113,14 @@ export class StepList {
     this.typed.addEventListener("input", () => this.filter());
     this.fillKinds();
     this.fillChoices();
-    const selects = stepsMake("div", "steps-selects");
+    const selects = classed("div", "steps-selects");
     for (const select of [this.kind, this.descriptor, this.callback]) {
       select.addEventListener("change", () => this.filter());
       selects.append(select);
     }
-    const line = stepsMake("div", "steps-search");
+    const line = classed("div", "steps-search");
     line.append(this.typed, ...this.buttons);
-    const filters = stepsMake("div", "steps-filters");
+    const filters = classed("div", "steps-filters");
     filters.setAttribute("role", "search");
     filters.setAttribute("aria-label", STEPS_TEXT.filter);
     filters.append(line, selects);
@@ -132,7 +133,7 @@ export class StepList {
       this.reveal();
       this.list.focus({ preventScroll: true });
     });
-    const told = stepsMake("div", "steps-told");
+    const told = classed("div", "steps-told");
     told.append(this.counted, this.back);
 
     this.list.tabIndex = 0;
@@ -146,7 +147,7 @@ export class StepList {
     this.list.addEventListener("click", (event) => this.onClick(event));
     this.list.addEventListener("keydown", (event) => this.onListKey(event));
     this.none.hidden = true;
-    const box = stepsMake("div", "steps-box");
+    const box = classed("div", "steps-box");
     box.append(this.list, this.none);
     this.root.append(filters, told, box);
     this.root.addEventListener("keydown", (event) => this.onKey(event));
@@ -159,7 +160,7 @@ export class StepList {
 
   /** @param {"previous" | "next" | "clear"} what @param {() => void} action */
   button(what, action) {
-    const button = stepsMake("button", "steps-button", STEPS_ICONS[what]);
+    const button = classed("button", "steps-button", STEPS_ICONS[what]);
     button.setAttribute("type", "button");
     button.setAttribute("aria-label", STEPS_TEXT[what]);
     button.title = STEPS_TEXT[what];
@@ -325,13 +326,13 @@ export class StepList {
     const { steps } = this.host.words;
     this.kind.append(stepsOption("", STEPS_TEXT.allKinds));
     for (const [group, kinds] of Object.entries(STEP_GROUPS)) {
-      const part = stepsMake("optgroup", "");
+      const part = classed("optgroup", "");
       part.setAttribute("label", group);
       part.append(stepsOption(group, fill(STEPS_TEXT.allOf, { group })));
       part.append(...kinds.map((kind) => stepsOption(kind, steps[kind].label)));
       this.kind.append(part);
     }
-    const part = stepsMake("optgroup", "");
+    const part = classed("optgroup", "");
     part.setAttribute("label", STEPS_TEXT.errors);
     part.append(stepsOption(STEPS_TEXT.failed, STEPS_TEXT.failed));
     this.kind.append(part);
@@ -587,14 +588,14 @@ export class StepList {
 
   /** @returns {StepRow} */
   makeRow() {
-    const element = stepsMake("div", "step");
+    const element = classed("div", "step");
     element.setAttribute("role", "option");
-    const number = stepsMake("span", "step-number");
-    const kind = stepsMake("span", "step-kind");
-    const text = stepsMake("span", "step-text");
+    const number = classed("span", "step-number");
+    const kind = classed("span", "step-kind");
+    const text = classed("span", "step-text");
     const failed = stepsMark(STEPS_ICONS.failed, STEPS_TEXT.failedMark);
     const finding = stepsMark(STEPS_ICONS.finding, STEPS_TEXT.findingMark);
-    const marks = stepsMake("span", "step-marks");
+    const marks = classed("span", "step-marks");
     marks.append(failed, " ", finding);
     element.append(number, " ", kind, " ", text, " ", marks); // a space between the words when read aloud
     this.layer.append(element);
@@ -630,7 +631,7 @@ function stepsGroup(kind) {
 
 /** @param {string} label @returns {HTMLSelectElement} */
 function stepsSelect(label) {
-  const select = /** @type {HTMLSelectElement} */ (stepsMake("select", ""));
+  const select = /** @type {HTMLSelectElement} */ (classed("select", ""));
   select.setAttribute("aria-label", label);
   select.title = label;
   return select;
@@ -638,7 +639,7 @@ function stepsSelect(label) {
 
 /** @param {string} value @param {string} text */
 function stepsOption(value, text) {
-  const option = /** @type {HTMLOptionElement} */ (stepsMake("option", "", text));
+  const option = /** @type {HTMLOptionElement} */ (classed("option", "", text));
   option.value = value;
   return option;
 }
@@ -652,17 +653,9 @@ function stepsFewer(left) {
 
 /** @param {string} sign @param {string} label */
 function stepsMark(sign, label) {
-  const mark = stepsMake("span", "", sign);
+  const mark = classed("span", "", sign);
   mark.setAttribute("role", "img");
   mark.setAttribute("aria-label", label);
   mark.title = label;
   return mark;
-}
-
-/** @param {string} name @param {string} classes @param {string} text @returns {HTMLElement} */
-function stepsMake(name, classes, text = "") {
-  const element = document.createElement(name);
-  if (classes) element.className = classes;
-  if (text) element.textContent = text;
-  return element;
 }

@@ -1,6 +1,7 @@
 // The timeline: what the loop, its tasks and each descriptor did, over time. Lanes stand on one
 // canvas, drawn anew when the view changes; what follows the current step on another above it.
 
+import { classed } from "./elements.js";
 import { Lanes, LanesView, axisTicks, axisTime } from "./lanes.js";
 import { count, duration, fill, grouped } from "./words.js";
 
@@ -109,18 +110,18 @@ export class Timeline {
     this.axis = { ticks: [], spacing: 1 };
     this.scrollable = 0; // pixels that the view can move sideways
 
-    this.root = timelineMake("div", "timeline");
+    this.root = classed("div", "timeline");
     this.scaleButton = this.button("toScale", () => this.setScale(false));
     this.stepsButton = this.button("bySteps", () => this.setScale(true));
-    this.marks = /** @type {HTMLCanvasElement} */ (timelineMake("canvas", ""));
-    this.above = /** @type {HTMLCanvasElement} */ (timelineMake("canvas", ""));
-    this.pane = timelineMake("div", "timeline-pane");
-    this.spacer = timelineMake("div", "timeline-spacer");
-    this.plot = timelineMake("div", "timeline-plot");
-    this.tip = timelineMake("div", "timeline-tip");
+    this.marks = /** @type {HTMLCanvasElement} */ (classed("canvas", ""));
+    this.above = /** @type {HTMLCanvasElement} */ (classed("canvas", ""));
+    this.pane = classed("div", "timeline-pane");
+    this.spacer = classed("div", "timeline-spacer");
+    this.plot = classed("div", "timeline-plot");
+    this.tip = classed("div", "timeline-tip");
     /** @type {[string, HTMLElement][]} */
     this.probes = Object.entries(TIMELINE_COLORS).map(([name, property]) => {
-      const probe = timelineMake("span", "");
+      const probe = classed("span", "");
       probe.style.color = `var(${property})`;
       return [name, probe];
     });
@@ -138,13 +139,13 @@ export class Timeline {
       this.button("fit", () => this.fit()), this.button("round", () => this.showRound()),
     ]);
     const scale = timelineGroup(TIMELINE_TEXT.scale, [this.scaleButton, this.stepsButton]);
-    const legend = timelineMake("ul", "timeline-legend");
+    const legend = classed("ul", "timeline-legend");
     for (const [name, text] of Object.entries(TIMELINE_LEGEND)) {
-      const item = timelineMake("li", "");
-      item.append(timelineMake("span", `timeline-mark ${name}`), text);
+      const item = classed("li", "");
+      item.append(classed("span", `timeline-mark ${name}`), text);
       legend.append(item);
     }
-    const tools = timelineMake("div", "timeline-tools");
+    const tools = classed("div", "timeline-tools");
     tools.append(view, scale, legend);
     this.markScale();
 
@@ -158,7 +159,7 @@ export class Timeline {
     this.say();
     this.tip.setAttribute("aria-hidden", "true"); // the slider says what the current step is
     this.tip.hidden = true;
-    const probes = timelineMake("div", "");
+    const probes = classed("div", "");
     probes.hidden = true;
     probes.append(...this.probes.map(([, probe]) => probe));
     this.root.append(tools, this.plot, this.tip, probes);
@@ -180,7 +181,7 @@ export class Timeline {
 
   /** @param {"out" | "in" | "fit" | "round" | "toScale" | "bySteps"} action @param {() => void} run */
   button(action, run) {
-    const button = timelineMake("button", "", TIMELINE_TEXT[action]);
+    const button = classed("button", "", TIMELINE_TEXT[action]);
     button.setAttribute("type", "button");
     button.title = TIMELINE_TEXT[`${action}Title`];
     if (action === "in" || action === "out") button.setAttribute("aria-label", button.title);
@@ -554,8 +555,8 @@ export class Timeline {
     }
     const [title, text, when] = lines;
     this.tip.replaceChildren(
-      timelineMake("strong", "", title), ...(text ? [timelineMake("span", "", text)] : []),
-      timelineMake("span", "timeline-when", when),
+      classed("strong", "", title), ...(text ? [classed("span", "", text)] : []),
+      classed("span", "timeline-when", when),
     );
     this.tip.hidden = false;
     const box = this.plot.offsetTop + point.y;
@@ -1054,17 +1055,9 @@ function timelineArrow(pen, from, to) {
 
 /** @param {string} label @param {HTMLElement[]} buttons */
 function timelineGroup(label, buttons) {
-  const group = timelineMake("div", "");
+  const group = classed("div", "");
   group.setAttribute("role", "group");
   group.setAttribute("aria-label", label);
   group.append(...buttons);
   return group;
-}
-
-/** @param {string} name @param {string} classes @param {string} text @returns {HTMLElement} */
-function timelineMake(name, classes, text = "") {
-  const element = document.createElement(name);
-  if (classes) element.className = classes;
-  if (text) element.textContent = text;
-  return element;
 }
