@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -118,3 +119,21 @@ def test_sockets_are_themselves_again() -> None:
         with tracer.record(poller):
             assert vars(netpoll.simulated.Socket)["recv"] is not before
         assert vars(netpoll.simulated.Socket)["recv"] is before
+
+
+@pytest.mark.parametrize("backend", ["epoll", "select"])
+def test_registration_from_another_thread_is_heard_while_recording(backend: str) -> None:
+    """What is registered while the loop sleeps is heard, also where that must end the wait."""
+    called = threading.Event()
+    with netpoll.open_poller(backend) as poller, tracer.record(poller) as trace:
+        loop = netpoll.run_in_thread(poller)
+        while not of(trace, "WaitStarted"):
+            poller.trigger(netpoll.EventPriority.HIGH, lambda _: None)
+        here, there = socket.socketpair()
+        with here, there:
+            there.send(b"x")
+            poller.add_read(PollAttachment(here, lambda fd, event, flags: called.set()))
+            assert called.wait(10)
+            poller.delete(here)
+        loop.stop()
+    assert of(trace, "ListRebuilt") == []

@@ -474,10 +474,10 @@ class BackendTwin:
         except Exception as fault:
             recording.fail(fault)
             return change()
-        rebuilt = False
+        changed = False
         try:
-            rebuilt = change() and self.name == "epoll"
-            return rebuilt
+            changed = change()
+            return changed
         except BaseException as error:
             failure = recording.error_id(error)
             raise
@@ -495,7 +495,7 @@ class BackendTwin:
                     site=recording.site(),
                     error=failure,
                 )
-                if rebuilt:
+                if changed and self.name == "epoll":
                     rows.write(KIND["ListRebuilt"], cause=seq)
             except Exception as fault:
                 recording.fail(fault)
