@@ -420,6 +420,10 @@ def test_html(capsys: pytest.CaptureFixture[str]) -> None:
     assert "<title>trace.jsonl</title>" in Path("trace.html").read_text()
     assert main(["html", name, "-o", "other.html"]) == 0
     assert Path("other.html").read_text() == Path("trace.html").read_text()
+    assert main(["html", name, "--beside", name]) == 0
+    assert '"pairing":' in Path("trace.html").read_text()
+    assert main(["html", name, "--beside", "missing.jsonl"]) == 2
+    assert "missing.jsonl" in capsys.readouterr().err
 
 
 def test_stats(capsys: pytest.CaptureFixture[str]) -> None:

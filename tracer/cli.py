@@ -139,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     command = add("html", _html, "Write the replay as one HTML file.")
     _add_trace(command)
     _add_output(command, "the page (the trace's name, ending in .html)")
+    command.add_argument(
+        "--beside", type=Path, metavar="TRACE", help="another trace, to be shown side by side"
+    )
 
     command = add("stats", _stats, "Show where the loop's time went.")
     _add_trace(command)
@@ -415,8 +418,10 @@ def _html(options: argparse.Namespace) -> int:
 
     target = _target(options.output or options.trace.with_suffix(".html"), options.trace)
     trace = _load(options.trace)
-    with _writing(target):
-        write_page(trace, target, title=shown(options.trace.name))
+    beside = None if options.beside is None else _load(options.beside)
+    labels = (shown(options.trace.name), shown(options.beside.name) if options.beside else "")
+    with _writing(target), _progress("writing the page"):
+        write_page(trace, target, title=shown(options.trace.name), beside=beside, labels=labels)
     _show(f"{shown(str(target), 2000)}: open it in a browser.")
     return 0
 
