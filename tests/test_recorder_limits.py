@@ -1,5 +1,9 @@
 """A recording keeps the newest steps, and its own faults to itself."""
 
+import math
+import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -171,3 +175,113 @@ def test_nothing_is_dropped_while_somebody_reads(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Rows, "_step", step)
     assert list(trace) == whole
     assert trace[-1] == whole[-1]
+
+
+def test_failed_wait_in_a_ring() -> None:
+    """A wait that raised leaves the events of the waits around it as they were."""
+    kernel = Kernel()
+    with netpoll.open_poller("epoll", kernel=kernel) as poller:
+        here, there = kernel.socketpair()
+        there.send(b"x")
+        poller.add_read(PollAttachment(here, nothing))
+        recording = tracer.record(poller, limit=8)
+        wait = poller.backend._original.wait  # type: ignore[attr-defined]
+        for number in range(60):
+            if number == 20:
+                kernel.at(kernel.monotonic(), raise_alarm)
+                poller.delete(here)
+                with pytest.raises(InterruptedError):
+                    poller.poll_once(1)
+                poller.add_read(PollAttachment(here, nothing))
+            poller.poll_once(0)
+            ended = recording.trace.where(kind="WaitEnded")[-1]
+            assert getattr(ended, "events", None) == ((here.fileno(), 1),)
+        assert wait is not None
+        recording.stop()
+
+
+def raise_alarm() -> None:
+    """Be a signal handler that raises."""
+    raise InterruptedError
+
+
+def test_one_shots_and_closed_ones_stay_so_in_a_ring() -> None:
+    """A one-shot whose dispatch was dropped is disarmed in the base; what was closed is closed."""
+    with netpoll.open_poller("epoll") as poller:
+        once, ready, other = os.eventfd(1), os.eventfd(1), socket.socket()
+        number = other.fileno()
+        poller.add_read(PollAttachment(once, nothing), oneshot=True)
+        poller.add_read(PollAttachment(other, nothing))
+        recording = tracer.record(poller, limit=60)
+        poller.poll_once(0)
+        poller.trigger(EventPriority.HIGH, lambda _: other.close())
+        poller.poll_once(0)
+        poller.add_read(PollAttachment(ready, nothing))
+        for _ in range(100):
+            poller.poll_once(0)
+        rows = {row.fd: row for row in recording.trace.base.registrations}
+        assert recording.dropped
+        assert (rows[once].armed, rows[number].closed) == (False, True)
+        recording.stop()
+        os.close(once)
+        os.close(ready)
+
+
+def test_record_that_fails_leaves_the_older_one_running() -> None:
+    """A file that can't be made is told before the recording that runs is ended."""
+    with netpoll.open_poller("epoll", kernel=Kernel()) as poller:
+        first = tracer.record(poller)
+        with pytest.raises(OSError, match="nowhere"):
+            tracer.record(poller, path="/nowhere/trace.jsonl")
+        assert first.running
+
+
+def test_timer_without_end() -> None:
+    """A timer may be set for ever; the base state keeps what a file has room for."""
+    with netpoll.open_poller("epoll", kernel=Kernel()) as poller:
+        poller.call_later(math.inf, nothing)
+        with tracer.record(poller) as trace:
+            assert trace.base.timers[0].due_ns < 2**63
+
+
+def test_stop_survives_a_file_that_somebody_closed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The originals are put back, and the log says what happened to the file."""
+    with netpoll.open_poller("epoll", kernel=Kernel()) as poller:
+        recording = tracer.record(poller, path=tmp_path / "trace.jsonl")
+        os.close(recording.rows.packed._fd)  # type: ignore[attr-defined]
+        recording.stop()
+        assert not recording.running
+        assert "trace.jsonl ends here" in caplog.text
+
+
+class Odd:
+    """A callback that can't be asked anything."""
+
+    called = 0
+
+    def __call__(self, fd: int, event: int, flags: int) -> None:
+        Odd.called += 1
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("don't compare")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("don't ask")
+
+
+def test_odd_callback_is_called() -> None:
+    """A callback that raises when it is compared or looked at is called all the same."""
+    kernel = Kernel()
+    with netpoll.open_poller("epoll", kernel=kernel) as poller:
+        here, there = kernel.socketpair()
+        there.send(b"x")
+        poller.add_read(PollAttachment(here, Odd()))
+        before = Odd.called
+        with tracer.record(poller) as trace:
+            poller.poll_once(0)
+        assert Odd.called == before + 1
+        assert trace.where(kind="DispatchStarted")

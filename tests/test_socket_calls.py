@@ -336,3 +336,54 @@ def test_a_watcher_watches_one_thread(notes: Notes, pair: Pair) -> None:
     other.send(b"x")
     one.recv(1)
     assert notes.calls == []
+
+
+def test_peeking_moves_nothing(notes: Notes, pair: Pair) -> None:
+    """Bytes that were only looked at are no Read, however the flag is given."""
+    one, other = pair
+    other.send(b"abc")
+    assert one.recv(9, socket.MSG_PEEK) == b"abc"
+    assert one.recv_into(bytearray(9), flags=socket.MSG_PEEK) == 3
+    assert [call[0] for call in notes.calls if call[1] == one.fileno()] == []
+    one.recv(9)
+    assert [call[0] for call in notes.calls if call[1] == one.fileno()] == ["Read"]
+
+
+def test_what_was_asked_for_is_not_guessed(notes: Notes, pair: Pair) -> None:
+    """By keyword or in an iterator the number asked for is unknown, and what was done is told."""
+    one, other = pair
+    other.send(b"abc")
+    one.recv_into(bytearray(99), nbytes=2)
+    one.sendmsg(iter([b"ab", b"c"]))
+    told = [call for call in notes.calls if call[1] == one.fileno()]
+    assert told == [("Read", one.fileno(), 2, -1, None), ("Wrote", one.fileno(), 3, -1, None)]
+
+
+def test_sendall_lets_go_of_the_data(notes: Notes, pair: Pair) -> None:
+    """When `sendall` would block, the caller may cut its own bytearray, as without a recording."""
+    data = bytearray(10_000_000)
+    try:
+        pair[0].sendall(data)
+    except BlockingIOError:
+        data.clear()
+    assert notes.calls[-1][0] == "WouldBlock"
+    assert data == b""
+
+
+def test_somebody_elses_patch_stays(pair: Pair) -> None:
+    """What was put on the class while a recording ran is not taken away by its end."""
+    first = Notes()
+    original = socket.socket.sendall
+    watch(1, first)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "sendall", lambda self, data: None)
+        patched = socket.socket.sendall
+        unwatch(first)
+        assert socket.socket.sendall is patched
+    socket.socket.sendall = original  # type: ignore[method-assign]
+    del socket.socket.sendall
+
+
+def test_wrapped_methods_keep_their_names(notes: Notes) -> None:
+    """`recv` is still called recv."""
+    assert socket.socket.recv.__name__ == "recv"

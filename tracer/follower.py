@@ -28,7 +28,7 @@ from operator import attrgetter
 from time import monotonic, sleep, thread_time
 from typing import Any, NamedTuple, TypeVar
 
-from tracer.recorder import Recording, after
+from tracer.recorder import Recording, after, folded
 from tracer.steps import Step, WaitStarted
 from tracer.trace_file import MINOR, BaseState, head_lines, header_line, line, step_lines
 
@@ -104,7 +104,7 @@ class Tail:
             skipped = begin - oldest
             steps = list(_breathing(rows.written(skipped, self._taken - oldest)))
             if begins and skipped:
-                base = after(base, rows.lasting(skipped), skipped)
+                base = after(base, rows, skipped)
         if begins:
             base = self._begin(base, steps)
         news = sorted(self._kept_back + steps, key=attrgetter("seq"))
@@ -126,7 +126,7 @@ class Tail:
         if base.dropped:
             waits = (at for at, step in enumerate(steps) if isinstance(step, WaitStarted))
             inside = next(waits, 0)
-            base = after(base, iter(steps[:inside]), inside)
+            base = folded(base, steps[:inside], inside)
             del steps[:inside]
         self._kept_back = []
         self._next = base.dropped
@@ -200,7 +200,7 @@ class Follower:
         if self._asked or (not self._heard and now - self._last_restart > 1):
             self._asked = False
             self._tail.restart()
-        over = not self._recording.running or self._recording.failed
+        over = not self._recording.running
         news = self._tail.read(all_written=over)
         if news.steps and news.base is None:
             self._last_step = now

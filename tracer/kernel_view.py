@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _socket
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -49,12 +51,15 @@ def difference(wanted: dict[int, int], listed: dict[int, int]) -> str:
 
 
 def buffers(fd: int) -> tuple[int, int]:
-    """Return how many bytes of a socket are unread and unsent; NOTHING where that can't be told.
+    """Return how many bytes are unread, and sent but not acknowledged; NOTHING where nobody knows.
 
+    Of datagrams the kernel tells only the next one, and of a Unix socket how much memory it takes.
     Source: tcp(7), SIOCINQ and SIOCOUTQ, which FIONREAD and TIOCOUTQ are other names of.
     """
     import fcntl
     import termios
+
+    family, kind = _family_and_type(fd)
 
     def ask(request: int) -> int:
         try:
@@ -62,7 +67,26 @@ def buffers(fd: int) -> tuple[int, int]:
         except OSError:
             return NOTHING
 
-    return ask(termios.FIONREAD), ask(termios.TIOCOUTQ)
+    stream = kind in (0, socket.SOCK_STREAM)
+    internet = family in (socket.AF_INET, socket.AF_INET6)
+    return (
+        ask(termios.FIONREAD) if stream else NOTHING,
+        ask(termios.TIOCOUTQ) if stream and internet else NOTHING,
+    )
+
+
+def _family_and_type(fd: int) -> tuple[int, int]:
+    """Return those of a socket; zeros for another file."""
+    if socket.getdefaulttimeout() is not None:  # a socket object would set it on the descriptor
+        return 0, 0
+    connection = _socket.socket.__new__(_socket.socket)
+    try:
+        connection.__init__(fileno=fd)  # type: ignore[misc]
+        return connection.family, connection.type
+    except OSError:
+        return 0, 0
+    finally:
+        connection.detach()
 
 
 def _names(mask: int) -> str:

@@ -23,7 +23,9 @@ const stepInAddress = () => Number(new URLSearchParams(location.hash.slice(1)).g
 const model = {
   get: (name) => values[name] ?? "",
   set: (name, value) => { values[name] = value; },
-  save_changes: () => history.replaceState(null, "", `#step=${values.step}`),
+  save_changes: () => {
+    if (location.protocol !== "about:") history.replaceState(null, "", `#step=${values.step}`);
+  },
   on: (event, watcher) => event === "change:step" && watchers.add(watcher),
   off: (_event, watcher) => watchers.delete(watcher),
 };
@@ -34,7 +36,7 @@ const follow = () => {
 values.step = stepInAddress();
 addEventListener("hashchange", follow);
 render({ model, el: document.getElementById("player") });
-document.querySelector(".netpoll-player").focus();
+document.querySelector(".netpoll-player[tabindex], .compare")?.focus();
 """
 
 PAGE_STYLE = """

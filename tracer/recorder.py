@@ -17,11 +17,11 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from functools import partial
 from itertools import chain
 from time import monotonic, monotonic_ns
-from types import FrameType, ModuleType, TracebackType
+from types import FrameType, MethodType, ModuleType, TracebackType
 from typing import Any, cast
 
 import netpoll.background
@@ -36,13 +36,17 @@ from netpoll.backends.epoll import mask_of
 from netpoll.errors import AcceptSocketError, EngineShutdown
 from netpoll.poller import Poller
 from netpoll.queue import AsyncTaskQueue, EventPriority, Task, Timer
+from netpoll.registrar import Registrar
 from netpoll.simulated import Socket
 from netpoll.wakeup import Wakeup
 from tracer import kernel_view, socket_calls
 from tracer.rows import KIND, NOTHING, ROW, Rows
 from tracer.steps import (
     BatchResized,
+    Closed,
     Deleted,
+    DispatchStarted,
+    ListRebuilt,
     Registered,
     Step,
     TaskQueued,
@@ -113,7 +117,7 @@ def record(
     real = isinstance(poller.backend.kernel, ModuleType) and sys.platform.startswith("linux")
     if buffers and not real:
         raise NotImplementedError("buffers=True needs sockets of Linux, not of a simulated kernel")
-    if kernel and _kernel_list(poller) is None:
+    if kernel and not (real and poller.backend.name == "epoll"):
         raise NotImplementedError(
             f"kernel=True needs Linux's epoll; this poller has {poller.backend.name}"
             + (" on a simulated kernel" if not real else "")
@@ -196,11 +200,11 @@ class Recording:
         poller = self.poller
         if poller.closed:
             raise ValueError("the poller is closed: record it while it is open")
-        if isinstance(poller.backend, BackendTwin):
-            poller.backend.recording.detach()
         base = self._base_state()
         if self._path is not None:
             self.rows.packed = StreamedBytes(self._path, self.rows, base, self.fail_to_write)
+        if isinstance(poller.backend, BackendTwin):  # only now that nothing can fail any more
+            poller.backend.recording.detach()
         self.trace = Trace(base, self.rows.functions, self.rows)
         self.socket_call = _recorded_call(self)
         self._originals = (poller.backend, poller.callbacks, poller.tasks, poller.wakeup)
@@ -265,7 +269,8 @@ class Recording:
         now, now_ns = poller.backend.clock(), self.rows.now_ns()
         timers = [
             BaseTimer(
-                now_ns + round((timer.deadline - now) * 1e9), self.rows.function_id(timer.func)
+                now_ns + round(min(max(timer.deadline - now, -_LONGEST), _LONGEST) * 1e9),
+                self.rows.function_id(timer.func),
             )
             for timer in poller.tasks.timers
         ]
@@ -288,7 +293,7 @@ class Recording:
         if rows.reading.acquire(blocking=False):
             try:
                 count = max(len(rows.packed) // ROW.size // 8, 1)
-                base = after(self.trace.base, rows.lasting(count), count)
+                base = after(self.trace.base, rows, count)
                 rows.drop(count)
                 self.trace.base = base
             finally:
@@ -356,7 +361,8 @@ def _recorded_call(recording: Recording) -> socket_calls.Tell:
     It is called by what stands in for the socket's method, twice for every message: what it needs
     is bound once.
     """
-    rows, append, pack = recording.rows, recording.rows.packed.extend, ROW.pack
+    poller, rows, append = recording.poller, recording.rows, recording.rows.packed.extend
+    pack = ROW.pack
     next_seq, now_ns, frame_of = rows.next_seq, rows.now_ns, sys._getframe
     callers: dict[int, int] = {}  # function ids by id() of their code, which `rows` keeps alive
     callers_get = callers.get
@@ -365,8 +371,8 @@ def _recorded_call(recording: Recording) -> socket_calls.Tell:
         kind: int, fd: int, first: int, second: int, told: str | Exception | None = None, /
     ) -> None:
         cause = recording.cause
-        if cause == NOTHING:
-            return
+        if cause == NOTHING and (poller._run is None or poller._run is not recording.run):
+            return  # between two calls of poll_once, say
         try:
             failure = NOTHING
             if told is not None:
@@ -385,6 +391,8 @@ def _recorded_call(recording: Recording) -> socket_calls.Tell:
                     place = -2 - frame.f_lasti  # its line is looked up by whoever reads the row
                     break
                 frame = frame.f_back
+            if function == cause == NOTHING:
+                return  # netpoll's own call, such as that of a wakeup which is a socket
             thread = recording.thread_name
             seq, t_ns = next_seq(), now_ns()
             append(
@@ -511,8 +519,10 @@ def _checked_wait(recording: Recording, recorded: Wait) -> Wait:
     def wait(timeout: float | None, size: int) -> list[tuple[int, int]]:
         if recording.list_changed:
             with recording.guarded(), poller.lock:  # other threads register meanwhile
-                recording.list_changed = False
-                listed = _kernel_list(poller) or {}
+                listed = _kernel_list(poller)
+                recording.list_changed = listed is None  # no descriptor was left to read it
+                if listed is None:
+                    return recorded(timeout, size)
                 difference = kernel_view.difference(_masks(poller, listed), listed)
                 error = rows.string_id(difference) if difference else NOTHING
                 rows.write(KIND["ListChecked"], first=len(listed), error=error)
@@ -554,7 +564,8 @@ def _recorded_wait(recording: Recording, original: Backend) -> Wait:
         except BaseException as error:
             failure = recording.error_id(error)
             with recording.guarded():
-                rows.write(_WAIT_ENDED, cause=started, first=0, second=0, error=failure)
+                first = rows.dropped_events + len(pairs)
+                rows.write(_WAIT_ENDED, cause=started, first=first, second=0, error=failure)
             raise
         try:
             seq, t_ns, first = next_seq(), now_ns(), rows.dropped_events + len(pairs)
@@ -582,7 +593,11 @@ class CallbacksTwin(dict[int, Callback]):
 
     def __missing__(self, fd: int) -> Callback:
         callback = self._original[fd]
-        recorded = _recorded_callback(self._recording, fd, callback)
+        try:
+            recorded = _recorded_callback(self._recording, fd, callback)
+        except Exception as fault:
+            self._recording.fail(fault)
+            return callback
         super().__setitem__(fd, recorded)
         if self._original.get(fd) is not callback:  # another thread changed it meanwhile
             super().pop(fd, None)
@@ -618,7 +633,7 @@ def _recorded_callback(recording: Recording, fd: int, callback: Callback) -> Cal
             rows.write(KIND["EventDropped"], cause=recording.last_wait, fd=fd, first=event)
         callback(fd, event, flags)
 
-    if callback == poller._ignore:
+    if isinstance(callback, MethodType) and callback.__func__ is Registrar._ignore:
         return drop
     function = recording.callback_of(fd)
     registration = poller._registrations.get(fd)
@@ -660,20 +675,24 @@ def _between_looks(recording: Recording, fd: int, callback: Callback) -> Callbac
     """Return `callback`, looking at the kernel's buffers of `fd` before and after it."""
     poller, rows = recording.poller, recording.rows
 
-    def look() -> None:
-        with recording.guarded():
-            if fd in poller._registrations:  # else it may be closed, or another one's by now
+    def look(same: os.stat_result | None) -> os.stat_result | None:
+        with recording.guarded(), contextlib.suppress(OSError):
+            now = os.fstat(fd)  # it may be closed, or another one's by now
+            if fd in poller._registrations and (same is None or os.path.samestat(same, now)):
                 unread, unsent = kernel_view.buffers(fd)
                 if not unread == unsent == NOTHING:
                     kind, cause = KIND["BuffersSeen"], recording.cause
                     rows.write(kind, cause=cause, fd=fd, first=unread, second=unsent)
+                return now
+        return None
 
     def call(fd: int, event: int, flags: int) -> None:
-        look()
+        before = look(None)
         try:
             callback(fd, event, flags)
         finally:
-            look()
+            if before is not None:
+                look(before)
 
     return call
 
@@ -718,7 +737,8 @@ class TasksTwin(AsyncTaskQueue):
                 site=recording.site(),
             )
             recording.seq_of_task[id(timer)] = seq
-            if threading.get_ident() != recording.thread:  # which is the one that need not be woken
+            # The loop's thread need not be woken, nor one that does not run.
+            if recording.poller._run is not None and threading.get_ident() != recording.thread:
                 recording.newest_task[threading.get_ident()] = seq
         self.timers.add(timer)
 
@@ -804,7 +824,14 @@ class WakeupTwin(Wakeup):
             cause = recording.cause_here()
         with self.one:
             seq, t_ns = recording.rows.next_seq(), recording.rows.now_ns()
-            sent = self._original.wake()
+            try:
+                sent = self._original.wake()
+            except OSError as error:
+                failure = recording.error_id(error)
+                with recording.guarded():
+                    kind = KIND["WakeupSent"]
+                    recording.rows.write(kind, seq=seq, t_ns=t_ns, cause=cause, error=failure)
+                raise
             if sent:
                 recording.last_wakeup = seq
                 with recording.guarded():
@@ -827,7 +854,18 @@ class WakeupTwin(Wakeup):
         self._original.close()
 
 
-def after(base: BaseState, steps: Iterator[Step], count: int) -> BaseState:
+def after(base: BaseState, rows: Rows, count: int) -> BaseState:
+    """Return what holds after the first `count` of `rows`, which begin with `base`.
+
+    Call it with `reading` held.
+    """
+    steps = list(rows.lasting(count))
+    if any(getattr(one, "oneshot", False) for one in (*base.registrations, *steps)):
+        steps = list(rows.lasting(count, dispatches=True))  # which disarm them
+    return folded(base, steps, count)
+
+
+def folded(base: BaseState, steps: Iterable[Step], count: int) -> BaseState:
     """Return what holds after `steps`, which are what matters of the next `count`."""
     registrations = {row.fd: row for row in base.registrations}
     tasks, timers, size = list(base.tasks), list(base.timers), base.size
@@ -846,6 +884,17 @@ def after(base: BaseState, steps: Iterator[Step], count: int) -> BaseState:
             )
         elif isinstance(step, Deleted):
             registrations.pop(step.fd, None)
+        elif isinstance(step, DispatchStarted):
+            row = registrations.get(step.fd)
+            if row is not None and row.oneshot:
+                registrations[step.fd] = dataclasses.replace(row, armed=False)
+        elif isinstance(step, Closed):
+            if step.fd in registrations:
+                row = registrations[step.fd]
+                registrations[step.fd] = dataclasses.replace(row, closed=True)
+        elif isinstance(step, ListRebuilt):
+            for fd, row in registrations.items():
+                registrations[fd] = dataclasses.replace(row, armed=True)
         elif isinstance(step, BatchResized):
             size = step.size
         elif isinstance(step, TaskQueued):

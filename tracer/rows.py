@@ -39,19 +39,17 @@ ROW = struct.Struct("<qqBiqiqqiii")
 KIND = {name: number for number, name in enumerate(STEP_KINDS)}
 """The number of each kind in a row."""
 
-_LASTING = re.compile(
-    b"[%s]"
-    % re.escape(
-        bytes(
-            KIND[name]
-            for name in (
-                *("Registered", "Modified", "Deleted", "TaskQueued", "TaskStarted", "BatchResized"),
-                *("TimerSet", "TimerCanceled", "TimerFired"),
-            )
-        )
-    ),
-    re.DOTALL,
+
+def _pattern(*names: str) -> re.Pattern[bytes]:
+    return re.compile(b"[%s]" % re.escape(bytes(KIND[name] for name in names)), re.DOTALL)
+
+
+_CHANGES = (
+    *("Registered", "Modified", "Deleted", "ListRebuilt", "Closed", "BatchResized"),
+    *("TaskQueued", "TaskStarted", "TimerSet", "TimerCanceled", "TimerFired"),
 )
+_LASTING = _pattern(*_CHANGES)
+_LASTING_OR_DISPATCH = _pattern(*_CHANGES, "DispatchStarted")
 _SEQ = struct.Struct("<q")
 _KIND_AT = struct.calcsize("<qq")
 
@@ -138,8 +136,10 @@ class Rows(Sequence[Step]):
             function = function.func
         with contextlib.suppress(Exception):
             function = inspect.unwrap(function)  # type: ignore[arg-type]
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        code = getattr(function, "__code__", None)
+        name, code = type(function).__qualname__, None
+        with contextlib.suppress(Exception):  # an object may do anything when it is asked
+            name = getattr(function, "__qualname__", None) or name
+            code = getattr(function, "__code__", None)
         if not isinstance(code, CodeType):
             code = getattr(getattr(type(function), "__call__"), "__code__", None)  # noqa: B004, B009
         if not isinstance(code, CodeType):
@@ -175,10 +175,14 @@ class Rows(Sequence[Step]):
 
     # ---- the oldest, with `reading` held -------------------------------------------------------
 
-    def lasting(self, count: int) -> Iterator[Step]:
-        """Yield, of the oldest `count` steps, those that change what is registered or queued."""
+    def lasting(self, count: int, *, dispatches: bool = False) -> Iterator[Step]:
+        """Yield, of the oldest `count` steps, those that change what is registered or queued.
+
+        With `dispatches` also those, of which there are many.
+        """
         kinds = bytes(self.packed[_KIND_AT : count * ROW.size : ROW.size])
-        return (self._step(found.start() * ROW.size) for found in _LASTING.finditer(kinds))
+        pattern = _LASTING_OR_DISPATCH if dispatches else _LASTING
+        return (self._step(found.start() * ROW.size) for found in pattern.finditer(kinds))
 
     def drop(self, count: int) -> None:
         """Forget the oldest `count` steps."""
@@ -278,7 +282,10 @@ def _source_of(code: CodeType) -> str:
     try:
         if code.co_name == "<module>":
             return "".join(inspect.findsource(code)[0])
-        return inspect.getsource(code)
+        text = "" if code.co_filename == "<string>" else inspect.getsource(code)
+        # The file may have been edited since it was compiled.
+        own = "lambda" if code.co_name == "<lambda>" else f"def {code.co_name}"
+        return text if own in text or (code.co_name.startswith("<") and own != "lambda") else ""
     except Exception:  # there is none, or not the one that was compiled
         return ""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import functools
 import socket
 import stat
 import threading
@@ -186,16 +187,19 @@ def _wrap() -> None:
             method = getattr(kind, name, None)
             # It is wrapped already when an interrupt ended an _unwrap.
             if method is not None and (kind, name) not in _originals:
-                _originals[kind, name] = vars(kind).get(name)
-                setattr(kind, name, wrapper(name, method))
+                wrapped = functools.wraps(method)(wrapper(name, method))
+                _originals[kind, name] = (vars(kind).get(name), wrapped)
+                setattr(kind, name, wrapped)
 
 
 def _unwrap() -> None:
-    for (kind, name), original in list(_originals.items()):
-        if original is not None:
-            setattr(kind, name, original)
-        elif name in vars(kind):  # it is not when an interrupt ended this before
-            delattr(kind, name)
+    for (kind, name), (original, wrapped) in list(_originals.items()):
+        # It is another when an interrupt ended this before, or somebody put his own there.
+        if vars(kind).get(name) is wrapped:
+            if original is not None:
+                setattr(kind, name, original)
+            else:
+                delattr(kind, name)
         del _originals[kind, name]
 
 
@@ -212,7 +216,7 @@ def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int])
     def wrapper(name: str, method: Method) -> Method:
         def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
             tell = told(this_thread())
-            if tell is None:
+            if tell is None or _looks_only(name, args, kwargs):
                 return method(self, *args, **kwargs)
             fd = self.fileno()
             try:
@@ -221,12 +225,9 @@ def _transfer(kind: int, count: Callable[[Any], int], asked: Callable[..., int])
                 tell(_WOULD_BLOCK, fd, NOTHING, NOTHING, name)
                 raise
             except OSError as error:
-                tell(kind, fd, 0, _number(asked, args), error)
+                tell(kind, fd, 0, NOTHING if kwargs else _number(asked, args), error)
                 raise
-            try:
-                wanted = asked(args)
-            except Exception:  # as in _number, which would cost another call
-                wanted = NOTHING
+            wanted = NOTHING if kwargs else _number(asked, args)
             tell(kind, fd, wanted if result is None else count(result), wanted)
             return result
 
@@ -293,18 +294,20 @@ def _send_all(name: str, method: Method) -> Method:
 
     def call(self: socket.socket, *args: Any, **kwargs: Any) -> Any:
         tell = _tells.get(threading.get_ident())
-        if tell is None or kwargs or type(self) is not socket.socket or self.gettimeout() != 0:
+        ours = method is _socket.socket.sendall and type(self) is socket.socket
+        if tell is None or kwargs or not ours or self.gettimeout() != 0:
             return plain(self, *args, **kwargs)
         fd, asked, sent = self.fileno(), _number(_first_size, args), 0
-        if asked == NOTHING:
+        if asked == NOTHING or not memoryview(args[0]).c_contiguous:
             return plain(self, *args)
-        left, *flags = memoryview(args[0]).cast("B"), *args[1:]
         try:
-            while True:
-                count = _socket.socket.send(self, left, *flags)
-                sent, left = sent + count, left[count:]
-                if not left:
-                    break
+            # Views are released before an exception gets out: the caller may want to cut the data.
+            with memoryview(args[0]) as view, view.cast("B") as whole:
+                while True:
+                    with whole[sent:] as left:
+                        sent += _socket.socket.send(self, left, *args[1:])
+                    if sent >= asked:
+                        break
         except OSError as error:
             if sent or not isinstance(error, BlockingIOError):
                 stopped = isinstance(error, BlockingIOError)
@@ -349,6 +352,15 @@ def _close(name: str, method: Method) -> Method:
     return call
 
 
+def _looks_only(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call to receive leaves the bytes where they are, or gets none of the stream."""
+    place = _FLAGS_AT.get(name)
+    if place is None or (len(args) <= place and not kwargs):
+        return False
+    flags = args[place] if len(args) > place else kwargs.get("flags", 0)
+    return isinstance(flags, int) and bool(flags & _ASIDE)
+
+
 def _number(asked: Callable[..., int], args: tuple[Any, ...]) -> int:
     try:
         return asked(args)
@@ -369,6 +381,8 @@ def _room_in_buffer(args: tuple[Any, ...]) -> int:
 
 
 def _sum_of_sizes(args: tuple[Any, ...]) -> int:
+    if not isinstance(args[0], (list, tuple)):  # an iterator is used up by the call
+        return NOTHING
     return sum(map(_bytes_of, args[0]))
 
 
@@ -377,6 +391,9 @@ def _first_size(args: tuple[Any, ...]) -> int:
     return len(data) if type(data) is bytes else _bytes_of(data)
 
 
+_FLAGS_AT = {"recv": 1, "recv_into": 2, "recvfrom": 1, "recvfrom_into": 2, "recvmsg": 2}
+_FLAGS_AT["recvmsg_into"] = 2
+_ASIDE = socket.MSG_PEEK | getattr(socket, "MSG_ERRQUEUE", 0)
 _READ, _WROTE, _WOULD_BLOCK = KIND["Read"], KIND["Wrote"], KIND["WouldBlock"]
 _ACCEPTED, _CLOSED = KIND["Accepted"], KIND["Closed"]
 _WRAPPERS: dict[str, Callable[[str, Method], Method]] = {

@@ -53,7 +53,10 @@ class StreamedBytes(bytearray):
         """Close the file."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            try:
+                os.close(fd)
+            except OSError as error:  # somebody else has closed it
+                self._on_error(error)
 
     def _write(self, text: str) -> None:
         try:

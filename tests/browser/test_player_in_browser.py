@@ -103,10 +103,30 @@ def test_quiz_holds_the_replay(open_page: Open) -> None:
     assert press(page, "End", "ArrowRight") == question.index + 1
     assert page.is_hidden(".timeline")
     assert page.is_hidden(".because")
+    assert page.is_disabled("[data-tab=steps]")
+    page.click("[data-action=panel]")
+    assert press(page, "b") == question.index + 1  # opens the panel, and is no answer
+    assert page.is_visible(".quiz")
+    page.focus(".netpoll-player")
     page.keyboard.press("a")
     page.wait_for_selector(".netpoll-player:not(.held)")
-    page.focus(".netpoll-player input[type=range]")
-    assert press(page, "End") == len(trace)
+    assert page.is_enabled("[data-tab=steps]")
+    page.keyboard.press("n")  # the quiz has the focus: its next question
+    page.wait_for_selector(".quiz:has-text('Question 2')")
+
+
+def test_focus_is_not_lost(open_page: Open) -> None:
+    """When what had the focus is disabled or goes out of sight, the keys still work."""
+    trace = recorded_trace()
+    index = next(i for i, step in enumerate(trace) if step.kind == "WaitEnded")
+    page = open_page(trace, step=index + 1)
+    page.click("[data-action=cause]")
+    assert page.is_disabled("[data-action=cause]")
+    assert press(page, "ArrowRight") == index + 1
+    page.focus(".side [role=listbox]")
+    page.keyboard.press("b")
+    page.keyboard.press("b")
+    assert page.is_visible(".side")
 
 
 def test_search(open_page: Open) -> None:
@@ -163,8 +183,8 @@ def test_side_by_side(open_page: Open) -> None:
     """Two runs go in step, and D leads to where they part."""
     options = {"beside": recorded_trace(True), "labels": ("level", "edge")}
     page = open_page(recorded_trace(), page_options=options)
-    page.focus(".compare")
-    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")  # a page has the focus from the beginning
+    assert "1 of " in page.inner_text(".compare-at >> nth=0")
     assert page.locator(".compare-side").count() == 2
     assert "level" in page.inner_text(".compare-side >> nth=0")
     page.keyboard.press("d")

@@ -87,6 +87,15 @@ class SmallElement {
     smallDocument.activeElement = this;
   }
 
+  getRootNode() {
+    return smallDocument;
+  }
+
+  /** @param {SmallElement | null} other */
+  contains(other) {
+    return other !== null && (other === this || this.all((one) => one === other).length > 0);
+  }
+
   remove() {}
 
   /** @param {string} name a tag @returns {SmallElement | null} */

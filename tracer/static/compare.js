@@ -258,7 +258,9 @@ export class Compare {
       const part = this.total ? this.parting / this.total : 0;
       this.marker.style.setProperty("--compare-part", String(part));
     }
-    const moment = this.way.momentOf(0, this.sides[0].position);
+    const [a, b] = this.sides;
+    let moment = this.way.momentOf(0, a.position);
+    if (a.position === a.total) moment = Math.max(moment, this.way.momentOf(1, b.position)); // only b goes on
     this.position = -1;
     this.show(moment);
   }

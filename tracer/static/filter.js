@@ -2,7 +2,7 @@
 // counts from the first one that was ever seen, so it stays when the oldest steps are dropped.
 
 import { clientName, initial } from "./fold.js";
-import { count, duration, eventNames, functionName, grouped, mode, shown } from "./words.js";
+import { count, duration, eventNames, functionName, grouped, mode, queueName, shown } from "./words.js";
 
 /** @typedef {import("./fold.js").Step} Step */
 /** @typedef {import("./fold.js").Trace} Trace */
@@ -352,7 +352,7 @@ export class StepIndex {
       case "TaskEnded":
         return this.runName(number);
       case "TaskQueued":
-        return ROW_TEXT.queued(callback(), words.queues[step.queue] ?? shown(step.queue));
+        return ROW_TEXT.queued(callback(), queueName(words, step.queue));
       case "TaskStarted":
       case "TimerCanceled":
         return callback();

@@ -176,8 +176,14 @@ export class Findings {
     const first = group.page * FINDINGS_ON_PAGE;
     const findings = group.findings.slice(first, first + FINDINGS_ON_PAGE);
     group.cards = findings.map((finding) => this.card(group, finding));
+    const { activeElement } = /** @type {Document | ShadowRoot} */ (group.list.getRootNode());
+    const focused = group.list.contains(activeElement);
     group.list.replaceChildren(...group.cards.map((card) => card.item));
     this.markGroup(group);
+    if (focused) {
+      const card = group.cards.find((one) => one.finding === this.selected) ?? group.cards[0];
+      card.button.focus({ preventScroll: true });
+    }
     if (!group.range) return;
     const last = first + findings.length;
     const total = group.findings.length;

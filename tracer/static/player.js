@@ -121,7 +121,15 @@ class Player {
     this.tools = {};
     this.build();
     this.stage.onShow((position) => this.onShow(position));
-    this.followModel = () => this.show(this.model.get("step"));
+    this.following = false;
+    this.followModel = () => {
+      this.following = this.limit !== null; // another view went beyond: it need not come back
+      this.show(this.model.get("step"));
+      this.following = false;
+      if (this.limit === null && !this.live && this.model.get("step") !== this.position) {
+        this.syncing.tell({ step: this.position });
+      }
+    };
     model.on("change:step", this.followModel);
   }
 
@@ -227,8 +235,12 @@ class Player {
     this.controls.update(text);
     this.causeButton.disabled = position === 0 || this.causes.cause(position - 1) === null;
     this.effectButton.disabled = position === 0 || !this.causes.effects(position - 1).length;
+    const focused = this.focused();
+    for (const button of [this.causeButton, this.effectButton]) {
+      if (button.disabled && button === focused) this.root.focus({ preventScroll: true });
+    }
     this.around?.show(position);
-    if (!this.live && this.model.get("step") !== position) this.syncing.tell({ step: position });
+    if (!this.live && !this.following && this.model.get("step") !== position) this.syncing.tell({ step: position });
   }
 
   /** Show nothing beyond a position, while a question is open. @param {number | null} position */
@@ -236,6 +248,7 @@ class Player {
     this.controls.pause();
     this.limit = position;
     this.root.classList.toggle("held", position !== null);
+    this.around?.tabs.lock(position === null ? null : "quiz");
     if (position !== null) this.show(position);
     this.onShow(this.position);
   }
@@ -248,7 +261,8 @@ class Player {
     const typing = event.target instanceof Element
       && event.target.matches('select, input:not([type="range"]), textarea');
     if (typing) return;
-    if (this.around?.quiz.open && this.around.quiz.press(event.key)) return event.preventDefault();
+    const quiz = this.around?.quiz;
+    if (quiz?.open && quiz.root.checkVisibility() && quiz.press(event.key)) return event.preventDefault();
     const action = this.controls.actionOf(event) ?? KEYS[event.key];
     if (!action || (action === "follow" && !this.live)) return;
     event.preventDefault();
@@ -280,6 +294,7 @@ class Player {
       }
       case "search":
         if (this.around && this.limit === null) {
+          if (this.root.classList.contains("projector")) this.toggleProjector();
           this.togglePanel(true);
           this.around.tabs.select("steps");
           this.around.list.focusSearch();
@@ -310,11 +325,25 @@ class Player {
   togglePanel(shown = this.root.classList.contains("without-side")) {
     this.root.classList.toggle("without-side", !shown);
     this.tools.panel.setAttribute("aria-pressed", String(shown));
+    this.keepFocus();
+  }
+
+  /** Keep the keys here when what had the focus went out of sight. */
+  keepFocus() {
+    const focused = this.focused();
+    if (focused && !focused.checkVisibility()) this.root.focus({ preventScroll: true });
+  }
+
+  /** What has the focus, if it is in the player. @returns {Element | null} */
+  focused() {
+    const { activeElement } = /** @type {Document | ShadowRoot} */ (this.root.getRootNode());
+    return activeElement && this.root.contains(activeElement) ? activeElement : null;
   }
 
   toggleProjector() {
     const on = this.root.classList.toggle("projector");
     this.tools.projector.setAttribute("aria-pressed", String(on));
+    this.keepFocus();
     if (on && !document.fullscreenElement) this.root.requestFullscreen?.().catch(() => {});
     if (!on && document.fullscreenElement === this.root) document.exitFullscreen();
   }

@@ -211,6 +211,7 @@ export class Quiz {
       const choice = letter >= 0 && key.length === 1 ? letter : Number(key) - 1;
       if (!(choice in this.progress.question.choices)) return false;
       this.answer(choice);
+      /** @type {HTMLElement | null} */ (this.root.querySelector(".quiz-primary"))?.focus({ preventScroll: true });
       return true;
     }
     const action = phase === "answered" ? this.actions[key.toLowerCase()] : null;

@@ -11,6 +11,8 @@ export class Tabs {
    */
   constructor(label, entries, onSelect) {
     this.onSelect = onSelect;
+    /** @type {string | null} */
+    this.locked = null;
     this.names = entries.map(([name]) => name);
     const list = make("div", { "class": "tabs", "role": "tablist", "aria-label": label });
     this.root = make("div", { class: "panels" });
@@ -29,8 +31,16 @@ export class Tabs {
     this.select(this.selected);
   }
 
+  /** Show `name` and nothing else until null lets go again. @param {string | null} name */
+  lock(name) {
+    this.locked = name;
+    if (name !== null) this.select(name);
+    for (const entry of this.entries) entry.tab.disabled = name !== null && entry.name !== name;
+  }
+
   /** @param {string} name */
   select(name) {
+    if (this.locked != null && name !== this.locked) return;
     this.selected = name;
     for (const entry of this.entries) {
       const current = entry.name === name;
@@ -50,7 +60,7 @@ export class Tabs {
   /** @param {KeyboardEvent} event */
   onKey(event) {
     const direction = Number(event.key === "ArrowRight") - Number(event.key === "ArrowLeft");
-    if (!direction) return;
+    if (!direction || this.locked != null) return;
     event.preventDefault();
     event.stopPropagation();
     const at = this.names.indexOf(this.selected) + direction;

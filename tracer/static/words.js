@@ -76,6 +76,11 @@ export function mode(words, row) {
   return words.modes[row.oneshot ? "once" : row.edge_triggered ? "edge" : "level"];
 }
 
+/** @param {any} words @param {string} queue @returns {string} */
+export function queueName(words, queue) {
+  return Object.hasOwn(words.queues, queue) ? words.queues[queue] : shown(queue);
+}
+
 /** @param {any} words @param {Trace} trace @param {number | null | undefined} id */
 export function functionName(words, trace, id) {
   const known = id == null ? undefined : trace.functions.get(id);
@@ -215,8 +220,8 @@ function sentenceFields(words, step, state, trace) {
       fields.call = shown(step.call);
       break;
     case "TaskQueued":
-      fields.queue = words.queues[step.queue] ?? shown(step.queue);
-      fields.priority = words.queues[step.priority] ?? shown(step.priority);
+      fields.queue = queueName(words, step.queue);
+      fields.priority = queueName(words, step.priority);
       break;
     case "DispatchEnded":
     case "TaskEnded":
