@@ -44,7 +44,7 @@ TRACER_FLOW = [
 ]
 """Arrows point from right to left; inside a group they may not run in a circle."""
 
-WITH_RUNNING_LOOPS = {"live", "follower", "player"}
+WITH_RUNNING_LOOPS = {"follower", "player"}
 """What follows a loop while it runs may import the recorder and netpoll."""
 
 TRACER_DOORS = {"__init__", "__main__", "cli", "demo"}

@@ -96,11 +96,15 @@ class Side:
 class Difference:
     """What `diff` found; false when the runs are equal.
 
-    `text` says what differs, `a` and `b` are the two sides, None when nothing does.
+    `text` says where they part and what differs, `what` the latter alone; `a` and `b` are the two
+    sides, None when nothing does.
     """
 
-    def __init__(self, text: str, a: Side | None = None, b: Side | None = None) -> None:
+    def __init__(
+        self, text: str, a: Side | None = None, b: Side | None = None, what: str = ""
+    ) -> None:
         self.text = text
+        self.what = what or text
         self.a = a
         self.b = b
 
@@ -174,7 +178,8 @@ def diff(a: Trace, b: Trace) -> Difference:
     base_a, base_b = keys_a.base(), keys_b.base()
     if base_a != base_b:
         text = f"The runs did not begin alike: {_what_differs(base_a, base_b)}."
-        return Difference(text, *(Side(name, "The recording began otherwise.") for name in "ab"))
+        side_a, side_b = (Side(name, "The recording began otherwise.") for name in "ab")
+        return Difference(text, side_a, side_b)
     steps_a, steps_b = keys_a.steps(), keys_b.steps()
     key_a, key_b = next(steps_a, None), next(steps_b, None)
     index = 0
@@ -190,14 +195,16 @@ def diff(a: Trace, b: Trace) -> Difference:
     same = f"The runs are equal for {count(index, 'step')}" if index else "The runs part at once"
     if key_a is None or key_b is None:
         ended, other = ("a", "b") if key_a is None else ("b", "a")
-        text = f"{same}. Then {ended} is over, while {other} goes on."
+        what = f"{ended} is over, while {other} goes on."
+        text = f"{same}. Then {what}"
     elif key_a[0] != key_b[0]:
         texts = [_label(trace[index]) for trace in (a, b)]
-        text = f"{same}. Then the next step is another one: {texts[0]} in a, {texts[1]} in b."
+        what = f"{texts[0]} in a, {texts[1]} in b."
+        text = f"{same}. Then the next step is another one: {what}"
     else:
         what = f"{_label(a[index])}: {_what_differs(key_a, key_b)}"
         text = f"{same}. Then the next step differs ({what})."
-    return Difference(text, _side("a", a, index, only_a), _side("b", b, index, only_b))
+    return Difference(text, _side("a", a, index, only_a), _side("b", b, index, only_b), what)
 
 
 def _unmatched(a: list[Key], b: list[Key]) -> tuple[list[int], list[int]]:

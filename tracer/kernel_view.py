@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import _socket
 import re
 import socket
 import sys
 from pathlib import Path
 
+from tracer import socket_calls
 from tracer.rows import NOTHING
 from tracer.steps import event_names
 
@@ -79,14 +79,12 @@ def _family_and_type(fd: int) -> tuple[int, int]:
     """Return those of a socket; zeros for another file."""
     if socket.getdefaulttimeout() is not None:  # a socket object would set it on the descriptor
         return 0, 0
-    connection = _socket.socket.__new__(_socket.socket)
     try:
-        connection.__init__(fileno=fd)  # type: ignore[misc]
-        return connection.family, connection.type
+        return socket_calls.ask_as_socket(
+            fd, lambda connection: (connection.family, connection.type)
+        )
     except OSError:
         return 0, 0
-    finally:
-        connection.detach()
 
 
 def _names(mask: int) -> str:

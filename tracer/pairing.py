@@ -58,18 +58,7 @@ class Pairing:
             else:
                 pairs = zip(indices, self.steps, strict=True)
                 at = [steps if index is None else index + 1 for index, steps in pairs]
-        return {"text": _what(found.text), "at": at}
-
-
-OPENINGS = (". Then the next step is another one: ", ". Then the next step differs (", ". Then ")
-"""What comes before the difference itself in what `diff` says of it."""
-
-
-def _what(text: str) -> str:
-    for opening in OPENINGS:
-        if opening in text:
-            return text.partition(opening)[2].removesuffix(").")
-    return text
+        return {"text": found.what, "at": at}
 
 
 def pair(a: Trace, b: Trace) -> Pairing:

@@ -101,7 +101,7 @@ class Player(_Shown):
     quiz = traitlets.Dict(allow_none=True, default_value=None).tag(sync=True)
     score = traitlets.Dict(default_value={}).tag(sync=True)
 
-    def __init__(self, trace: Trace, *, step: int = 0, **more: Any) -> None:
+    def __init__(self, trace: Trace, *, step: int = 0) -> None:
         steps = list(trace)
         self.trace = Trace(
             trace.base,
@@ -111,7 +111,7 @@ class Player(_Shown):
             partial=trace.partial,
         )
         self._replay = Replay(self.trace)
-        super().__init__(step=step, **_as_bytes(replayed(self.trace)), **more)
+        super().__init__(step=step, **_as_bytes(replayed(self.trace)))
         self.on_msg(self._asked)
         if len(self.trace) <= AT_ONCE:
             self._asked(self, {"type": "findings"}, [])

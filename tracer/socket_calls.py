@@ -16,9 +16,11 @@ import stat
 import threading
 from collections.abc import Callable
 from os import fstat, readlink
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tracer.rows import KIND, NOTHING
+
+T = TypeVar("T")
 
 
 class HasFileno(Protocol):
@@ -148,16 +150,25 @@ def name_of(fd: int, kernel: Any = None) -> str:
             return _kind_of_file(fd)
         if socket.getdefaulttimeout() is not None:  # a socket object would set it on the descriptor
             return "socket"
-        # Made empty, filled inside the try: wherever an interrupt comes, the socket object never
-        # goes away with the user's descriptor in it, which would close that.
-        connection = _socket.socket.__new__(_socket.socket)
-        try:
-            connection.__init__(fileno=fd)  # type: ignore[misc]
-            return _name_of_socket(connection)
-        finally:
-            connection.detach()
+        return ask_as_socket(fd, _name_of_socket)
     except (OSError, OverflowError):
         return CLOSED
+
+
+def ask_as_socket(fd: int, read: Callable[[_socket.socket], T]) -> T:
+    """Return what `read` says of a socket object for `fd`, which does not keep that.
+
+    Raises OSError for what is no socket. Not while there is a default timeout: a socket object
+    would set it on the descriptor.
+    """
+    # Made empty, filled inside the try: wherever an interrupt comes, the socket object never
+    # goes away with the user's descriptor in it, which would close that.
+    connection = _socket.socket.__new__(_socket.socket)
+    try:
+        connection.__init__(fileno=fd)  # type: ignore[misc]
+        return read(connection)
+    finally:
+        connection.detach()
 
 
 def _name_of_socket(connection: _socket.socket) -> str:
