@@ -3,6 +3,7 @@
 
     python3 run.py lab          open the notebooks in JupyterLab
     python3 run.py demo         write replay.html, a recorded session to play back in a browser
+    python3 run.py course DIR   make an nbgrader course of the labs
     python3 run.py test         lint, types and every test
     python3 run.py bench        the benchmarks
     python3 run.py screenshots  the player at its moments, drawn into build/screenshots
@@ -20,6 +21,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -41,6 +43,7 @@ ROOT = Path(__file__).resolve().parent
 PROJECT = ROOT / "pyproject.toml"
 LOCK = ROOT / "requirements.lock"
 FIRST_NOTEBOOK = "notebooks/00-start-here.ipynb"
+LABS = ROOT / "notebooks" / "labs"
 
 VENV = ROOT / ".venv"
 STAMP = VENV / "set-up.json"
@@ -309,9 +312,29 @@ def demo(options: argparse.Namespace) -> int:
     return call([PYTHON, "-m", "tracer.demo", "--output", options.output])
 
 
+def course(options: argparse.Namespace) -> int:
+    """A folder in which nbgrader's commands hand out, collect and grade the labs."""
+    folder = Path(options.folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        give_up(f"{folder} is there already. Name a folder that is new or empty.")
+    set_up("lab", "grade")
+    shutil.copytree(LABS, folder, ignore=shutil.ignore_patterns("[0-9]*"), dirs_exist_ok=True)
+    labs = sorted(LABS.glob("[0-9]*"))
+    for source in labs:
+        shutil.copytree(source / "instructor", folder / "source" / source.name)
+    say(f"""{folder} is an nbgrader course with {len(labs)} labs. Next:
+
+    source {shlex.quote(str(VENV / "bin" / "activate"))}
+    cd {shlex.quote(str(folder))}
+    nbgrader generate_assignment {labs[0].name}
+
+docs/teaching/grading.md tells how to go on.""")
+    return 0
+
+
 def test(options: argparse.Namespace) -> int:
     """Every check there is, quickest first; the first failure ends it."""
-    set_up("lab", "dev")
+    set_up("lab", "dev", "grade")
     started = time.monotonic()
     pytest = [PYTHON, "-m", "pytest", *(["--slow"] if options.slow else [])]
     if options.coverage:
@@ -522,6 +545,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="replay.html",
         help="the file to write (default: %(default)s)",
     )
+    command = add("course", course, "make a folder in which nbgrader grades the labs")
+    command.add_argument("folder", metavar="DIR", help="the folder, which must be new or empty")
     command = add("test", test, "lint, check the types and run every test")
     command.usage = "run.py test [--slow] [--coverage] [pytest argument ...]"
     command.epilog = "What is not listed here goes to pytest: run.py test -k wakeup -x"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.javascript_tools import give_up, installed
-from tracer.assets import MODULES, module
+from tracer.assets import MODULES, PREDICTION_MODULES, module, prediction_module
 
 ROOT = Path(__file__).parents[1]
 STATIC = ROOT / "tracer/static"
@@ -64,13 +64,15 @@ def test_wrong_types_are_found(packages: Path, tmp_path: Path, broken: str, code
     assert f"error {code}" in complaints(packages, checks / "tsconfig.json")
 
 
-def test_all_modules_are_in_the_player() -> None:
-    """Every module is put into the one that is served, behind those that it imports."""
-    assert sorted(MODULES) == sorted(path.name for path in STATIC.glob("*.js"))
-    for number, name in enumerate(MODULES):
-        text = (STATIC / name).read_text(encoding="utf-8")
-        imported = set(re.findall(r'^import [^;]* from "\./([\w-]+\.js)";$', text, re.MULTILINE))
-        assert imported <= set(MODULES[:number]), name
+def test_all_modules_are_served() -> None:
+    """Every module is put into one that is served, behind those that it imports."""
+    served = {*MODULES, *PREDICTION_MODULES}
+    assert sorted(served) == sorted(path.name for path in STATIC.glob("*.js"))
+    for modules in (MODULES, PREDICTION_MODULES):
+        for number, name in enumerate(modules):
+            text = (STATIC / name).read_text(encoding="utf-8")
+            found = re.findall(r'^import [^;]* from "\./([\w-]+\.js)";$', text, re.MULTILINE)
+            assert set(found) <= set(modules[:number]), name
 
 
 def test_names_are_unique_over_all_modules(tmp_path: Path) -> None:
@@ -79,7 +81,8 @@ def test_names_are_unique_over_all_modules(tmp_path: Path) -> None:
     if node is None:
         give_up("node is missing: apt-get install nodejs")
     whole = tmp_path / "player.mjs"
-    for text, well in ((module(), True), (module() + "const parseTrace = 1;\n", False)):
+    twice = module() + "const parseTrace = 1;\n"
+    for text, well in ((module(), True), (prediction_module(), True), (twice, False)):
         whole.write_text(text, encoding="utf-8")
         done = subprocess.run([node, "--check", str(whole)], capture_output=True, text=True)
         assert (done.returncode == 0) == well, done.stderr

@@ -39,21 +39,20 @@ TRACER_FLOW = [
     {"diagram", "stats", "lint_rules", "lint", "diff", "quiz", "perfetto"},
     {"expect", "pairing", "panels"},
     {"model", "assets"},
-    {"page"},
-    {"player"},
+    {"page", "widget"},
+    {"player", "prediction"},
 ]
 """Arrows point from right to left; inside a group they may not run in a circle."""
 
 WITH_RUNNING_LOOPS = {"follower", "player"}
 """What follows a loop while it runs may import the recorder and netpoll."""
 
-TRACER_DOORS = {"__init__", "__main__", "cli", "demo"}
+TRACER_DOORS = {"__init__", "__main__", "classroom", "cli", "demo"}
 STANDARD_ALONE = {"steps", "trace", "trace_file", "trace_rows", "redaction", "state"}
 ONLY_IN = {
     "graphviz": {"diagram"},
-    "anywidget": {"player"},
-    "ipywidgets": {"player"},
-    "traitlets": {"player"},
+    "anywidget": {"widget"},
+    "traitlets": {"player", "prediction"},
 }
 
 

@@ -293,7 +293,7 @@ def test_pytest_gets_what_run_does_not_know(
     run: ModuleType, commands: list[list[str]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Arguments after `test` reach pytest in their order, and pytest comes last."""
-    finish_set_up(run, "dev", "lab")
+    finish_set_up(run, "dev", "grade", "lab")
     assert run.main(["test", "-k", "a b", "--slow", "tests/test_run.py::test_x", "-x"]) == 0
     given = ["--slow", "-k", "a b", "tests/test_run.py::test_x", "-x"]
     assert commands[-1] == [run.PYTHON, "-m", "pytest", *given]
@@ -305,7 +305,7 @@ def test_javascript_tests_run_where_there_is_node(
     run: ModuleType, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each JavaScript test is named to node: newer ones take no folder."""
-    finish_set_up(run, "dev", "lab")
+    finish_set_up(run, "dev", "grade", "lab")
     script = run.ROOT / "tests/js/player.test.mjs"
     script.parent.mkdir(parents=True)
     script.touch()
@@ -318,7 +318,7 @@ def test_first_failure_ends_the_tests(
     run: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The step that fails is the last, and its exit code is that of `test`."""
-    finish_set_up(run, "dev", "lab")
+    finish_set_up(run, "dev", "grade", "lab")
     monkeypatch.setattr(run, "call", lambda command, cwd=None: 7 if "mypy" in command else 0)
     assert run.main(["test"]) == 7
     output = capfd.readouterr().out
@@ -339,7 +339,7 @@ def test_every_benchmark_runs(run: ModuleType, commands: list[list[str]]) -> Non
 
 def test_screenshots_are_drawn(run: ModuleType, commands: list[list[str]]) -> None:
     """`screenshots` runs the script that draws them."""
-    finish_set_up(run, "dev", "lab")
+    finish_set_up(run, "dev", "grade", "lab")
     assert run.main(["screenshots"]) == 0
     assert commands == [[run.PYTHON, str(run.ROOT / "tests/screenshots.py")]]
 

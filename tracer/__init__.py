@@ -31,6 +31,7 @@ from tracer.trace import Trace, TraceFormatError, load
 
 if TYPE_CHECKING:
     from tracer.player import Comparison, LivePlayer, Player, compare, live, play
+    from tracer.prediction import Prediction, Verdict, predict
 
 __all__ = [
     "Comparison",
@@ -38,10 +39,12 @@ __all__ = [
     "LivePlayer",
     "LoopState",
     "Player",
+    "Prediction",
     "Recording",
     "Replay",
     "Trace",
     "TraceFormatError",
+    "Verdict",
     "compare",
     "diagram",
     "diff",
@@ -53,6 +56,7 @@ __all__ = [
     "name",
     "perfetto",
     "play",
+    "predict",
     "quiz",
     "record",
     "stats",
@@ -65,6 +69,10 @@ def __getattr__(name: str) -> Any:
         from tracer import player
 
         return getattr(player, name)
+    if name in ("Prediction", "Verdict", "predict"):
+        from tracer import prediction
+
+        return getattr(prediction, name)
     raise AttributeError(f"module 'tracer' has no attribute {name!r}")
 
 

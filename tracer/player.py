@@ -1,24 +1,15 @@
 """The player in a notebook: `play(trace)` shows a recorded loop, to step through.
 
-The only file of the tracer that needs Jupyter's widgets.
+What it shares with other widgets stands in `tracer.widget`.
 """
 
 from __future__ import annotations
 
 import base64
-import sys
 from contextlib import suppress
-from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
-try:
-    import anywidget
-    import traitlets
-except ImportError as error:
-    raise ImportError(
-        "The player needs Jupyter's widgets: "
-        'install them with `pip install "netpoll-tracer[lab]"`.'
-    ) from error
+import traitlets
 
 from tracer.assets import module, style
 from tracer.diagram import GraphvizMissing, diagram, draw
@@ -28,6 +19,7 @@ from tracer.model import compared, findings_of, followed, questions_of, replayed
 from tracer.recorder import Recording, record
 from tracer.replay import Replay
 from tracer.trace import Trace
+from tracer.widget import Shown, close_those_of_the_last_run
 from tracer.words import sentence
 
 if TYPE_CHECKING:
@@ -45,8 +37,8 @@ class Recorded(Protocol):
         """The trace, as it is now."""
 
 
-class _Shown(anywidget.AnyWidget):
-    """What players have in common: the front end, the picture's layout, the fallback."""
+class _Replayed(Shown):
+    """What players have in common: the front end, the picture's layout, the still picture."""
 
     _esm = module()
     _css = style()
@@ -56,39 +48,22 @@ class _Shown(anywidget.AnyWidget):
     problem = traitlets.Unicode().tag(sync=True)
     step = traitlets.Int().tag(sync=True)
 
-    def close(self) -> None:
-        """Take the player away, in the front end and in the kernel."""
-        layout = self.layout
-        super().close()
-        if layout is not None:
-            layout.close()
-
-    @property
-    def text(self) -> str:
-        """The sentence for the step that is shown."""
-        raise NotImplementedError
-
     def still(self) -> str:
         """Return the picture of the step that is shown, as SVG."""
         raise NotImplementedError
 
-    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        # Where no front end runs, the sentence and the still picture stand in.
-        bundle = super()._repr_mimebundle_(**options)
-        if bundle is None:
-            return None
-        data, metadata = bundle
-        data["text/plain"] = self.text
-        data["text/html"] = sentence = f"<p>{escape(self.text)}</p>"
+    def standing_in(self) -> dict[str, str]:
+        """Return the sentence and the still picture."""
+        data = super().standing_in()
         with suppress(GraphvizMissing, ImportError):
             svg = self.still()
             address = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-            picture = f'<img alt="" style="max-width: 100%" src="{address}">'
-            data |= {"image/svg+xml": svg, "text/html": sentence + picture}
-        return data, metadata
+            data["text/html"] += f'<img alt="" style="max-width: 100%" src="{address}">'
+            data["image/svg+xml"] = svg
+        return data
 
 
-class Player(_Shown):
+class Player(_Replayed):
     """A replay of `trace`: the picture, the words, the controls, and what stands around them.
 
     `step` is how many steps have happened in what is shown, from 0 to ``len(trace)``; set it from
@@ -144,7 +119,7 @@ class Player(_Shown):
             self.questions = questions_of(self.trace)
 
 
-class Comparison(_Shown):
+class Comparison(_Replayed):
     """Two replays in step, side by side; made by `compare`. `step` is that of the first."""
 
     other_text = traitlets.Bytes().tag(sync=True)
@@ -168,7 +143,7 @@ class Comparison(_Shown):
         return _still(self._replay, self.step)
 
 
-class LivePlayer(_Shown):
+class LivePlayer(_Replayed):
     """A view of a loop while it runs; made by `live`. `close` ends it and the recording.
 
     `recording` writes down what it shows, and holds the newest steps.
@@ -212,7 +187,7 @@ def play(recorded: Trace | Recorded, *, step: int = 0) -> Player:
     As the last line of a notebook cell it is shown below it.
     """
     shown = Player(_trace_of(recorded), step=step)
-    _close_those_of_the_last_run(shown)
+    close_those_of_the_last_run(shown)
     return shown
 
 
@@ -224,7 +199,7 @@ def compare(
     They go round by round, or by the time since each began. `labels` say what the two are.
     """
     shown = Comparison(_trace_of(a), _trace_of(b), labels)
-    _close_those_of_the_last_run(shown)
+    close_those_of_the_last_run(shown)
     return shown
 
 
@@ -247,7 +222,7 @@ def live(poller: Poller, *, io: bool = True, limit: int = 20_000) -> LivePlayer:
     """
     recording = record(poller, io=io, limit=limit)
     shown = LivePlayer(recording, limit)
-    _close_those_of_the_last_run(shown)
+    close_those_of_the_last_run(shown)
     return shown
 
 
@@ -259,25 +234,3 @@ def _still(replay: Replay, step: int) -> str:
     state = replay.state(step - 1)
     before = replay.state(step - 2) if step else None
     return draw(diagram(state, replay.trace, before))
-
-
-_of_cell: dict[str, tuple[str, list[_Shown]]] = {}
-
-
-def _close_those_of_the_last_run(shown: _Shown) -> None:
-    """Close the players that the running cell made when it ran before.
-
-    ipywidgets keeps every widget, and its trace, until it is closed.
-    """
-    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
-    cell = (parent.get("metadata") or {}).get("cellId")
-    run = (parent.get("header") or {}).get("msg_id", "")
-    if not cell:
-        return
-    last_run, players = _of_cell.get(cell, ("", []))
-    if run != last_run:
-        for old in players:
-            old.close()
-        players = []
-    _of_cell[cell] = (run, [*players, shown])

@@ -1,0 +1,36 @@
+"""It serves a client to its end before it looks at another."""
+
+# loses: echoes, several, goodbye, hang-up
+import socket
+
+import netpoll
+
+
+class EchoServer:
+    def __init__(self, poller):
+        self.poller = poller
+        self.connections = {}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
+        poller.add_read(netpoll.PollAttachment(self.listener, self.accept))
+
+    def accept(self, fd, event, flags):
+        connection, _ = self.listener.accept()
+        connection.setblocking(False)
+        self.connections[connection.fileno()] = connection
+        self.poller.add_read(netpoll.PollAttachment(connection, self.echo))
+
+    def echo(self, fd, event, flags):
+        connection = self.connections[fd]
+        connection.setblocking(True)
+        try:
+            while data := connection.recv(4096):
+                connection.send(data)
+        except OSError:
+            pass
+        self.poller.delete(fd)
+        self.connections.pop(fd).close()
+
+
+def start(poller):
+    return EchoServer(poller).listener.getsockname()
