@@ -373,7 +373,7 @@ def test(options: argparse.Namespace) -> int:
 
 def bench(options: argparse.Namespace) -> int:
     """Every benchmark, one after the other."""
-    set_up("bench", "dev", "lab")  # that of the player needs a browser's driver and JupyterLab
+    set_up("bench", "dev", "grade", "lab")  # they run a browser, JupyterLab and nbgrader
     for script in sorted((ROOT / "tests/benchmarks").glob("bench_*.py")):
         say(f"--- {script.stem}")
         code = call([PYTHON, str(script)])

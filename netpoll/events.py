@@ -9,7 +9,7 @@ import enum
 
 
 class IOEvent(enum.IntFlag):
-    """The bits of an event; `IOEvent(event)` prints their names.
+    """The bits of an event; `repr(IOEvent(event))` has their names.
 
     Callbacks get a plain int, which is quicker to test.
     """

@@ -1004,7 +1004,7 @@ class EpollObject(InterestHandle):
     def poll(self, timeout: float | None = None, maxevents: int = -1) -> list[tuple[int, int]]:
         """Return ``(fd, events)`` pairs, an empty list after `timeout` seconds without any.
 
-        The time is rounded up to whole milliseconds; None or less than zero waits for ever.
+        The time is rounded up to whole milliseconds; None or less than zero waits forever.
         """
         epoll = self._epoll()
         if maxevents == -1:
@@ -1042,7 +1042,7 @@ class KqueueObject(InterestHandle):
 
         A change that fails raises its OSError, or is an EV_ERROR event if there is room for one;
         then nothing else is returned. `timeout` is in seconds, rounded up to nanoseconds; None
-        waits for ever.
+        waits forever.
         """
         kqueue = self._kqueue()
         if max_events < 0:

@@ -169,7 +169,7 @@ def test_what_does_not_matter_is_not_compared() -> None:
         ("DispatchStarted", {"cause": 1}, "cause is step 4 in a, step 1 in b"),
         ("DispatchEnded", {"error": "ValueError: x"}, "error is none in a, ValueError: x in b"),
         ("TaskQueued", {"queue": "low"}, "queue is high in a, low in b"),
-        ("WaitStarted", {"timeout_ns": 0}, "the loop may sleep is for ever in a, not in b"),
+        ("WaitStarted", {"timeout_ns": 0}, "the loop may sleep is forever in a, not in b"),
         ("WaitEnded", {"events": ()}, "what the wait returned is #1 READ in a, nothing in b"),
         ("Closed", {"fd": 7}, "in the order in which they came, is #4 in a, #2 in b"),
         ("Accepted", {"new_fd": None, "error": "OSError: 24"}, "is #2 in a, none in b"),

@@ -264,6 +264,17 @@ def test_notebook_server() -> None:
     assert found(names["recording"].trace) == []
 
 
+def test_sending_nothing_back_at_the_end_is_ignoring_it() -> None:
+    """The commonest form of the mistake, `send(recv(...))`, is found too."""
+    ours, theirs = socket.socketpair()
+    with netpoll.open_poller() as poller, ours, theirs, tracer.record(poller) as trace:
+        poller.add_read(netpoll.PollAttachment(ours, lambda *_: ours.send(ours.recv(64))))
+        theirs.shutdown(socket.SHUT_WR)
+        for _ in range(20):
+            poller.poll_once(5)
+    assert "end-of-stream-ignored" in {finding.name for finding in lint(trace)}
+
+
 def test_correct_traces() -> None:
     """Nothing is found in a correct trace, nor in any beginning or end of it."""
     for trace in (echo_trace(), session()):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Any
 
 import pytest
 
+import netpoll
 from tests.traces import (
     LISTENER,
     READ,
@@ -16,7 +18,8 @@ from tests.traces import (
     hostile_trace,
     random_trace,
 )
-from tracer.quiz import EACH, WRONG, Question, quiz
+from tracer.quiz import EACH, STOPPED_BY, WRONG, Question, quiz
+from tracer.recorder import record
 from tracer.replay import Replay
 from tracer.state import LoopState
 from tracer.steps import DispatchStarted, EventDropped, TaskStarted, WaitEnded, WaitStarted
@@ -69,7 +72,9 @@ def test_the_recording_proves_each_answer(seed: int) -> None:
     questions = quiz(trace, most=1_000, seed=seed)
     assert len(questions) > 4
     for question in questions:
-        state, after = replay.state(question.index), trace[question.index + 1]
+        beside = ("BatchResized", "BuffersSeen", "ListChecked")
+        following = (step for step in trace[question.index + 1 :] if step.kind not in beside)
+        state, after = replay.state(question.index), next(following)
         right = truth(question)
         wrong = [choice for choice in question.choices if choice != right]
         assert len(set(question.choices)) == len(question.choices)
@@ -391,5 +396,36 @@ def test_the_end_of_a_round() -> None:
     script = Script(BASE)
     connection(script, 7)
     dispatch(script, script.wait((7, READ)), 7)
+    script.wait()
+    assert truth(only(script.trace(), "the end of a round")).startswith("It begins the next wait")
+
+
+def test_the_recorder_s_own_task_is_not_asked_about() -> None:
+    """How a recording of a sleeping loop ends itself teaches nothing of the program."""
+    poller = netpoll.open_poller()
+    with netpoll.run_in_thread(poller, name="quiz"):
+        recording = record(poller)
+        done = threading.Event()
+        poller.trigger(netpoll.EventPriority.LOW, lambda _: done.set())
+        assert done.wait(5)
+        recording.stop()
+    questions = quiz(recording.trace, most=1_000)
+    assert questions
+    stops = [
+        at
+        for at, step in enumerate(recording.trace)
+        if step.kind == "TaskQueued"
+        and function_name(recording.trace, getattr(step, "callback", None)) == STOPPED_BY
+    ]
+    assert all(question.index < at for question in questions for at in stops)
+
+
+@pytest.mark.parametrize("beside", ["ListChecked", "BatchResized"])
+def test_a_step_beside_hides_no_question(beside: str) -> None:
+    """The end of a round is asked about also where the recording wrote something between."""
+    script = Script(BASE)
+    connection(script, 7)
+    dispatch(script, script.wait((7, READ)), 7)
+    script.step(beside, **({"count": 1} if beside == "ListChecked" else {"size": 64}))
     script.wait()
     assert truth(only(script.trace(), "the end of a round")).startswith("It begins the next wait")

@@ -328,7 +328,7 @@ def test_first_failure_ends_the_tests(
 
 def test_every_benchmark_runs(run: ModuleType, commands: list[list[str]]) -> None:
     """`bench` runs each bench_*.py in turn, and nothing else that lies beside it."""
-    finish_set_up(run, "bench", "dev", "lab")
+    finish_set_up(run, "bench", "dev", "grade", "lab")
     folder = run.ROOT / "tests/benchmarks"
     folder.mkdir(parents=True)
     for name in ("bench_b.py", "bench_a.py", "helper.py"):

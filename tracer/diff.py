@@ -328,7 +328,7 @@ class Keys:
             )
         elif isinstance(step, WaitStarted):
             pause = step.timeout_ns
-            values["timeout"] = "for ever" if pause is None else "a while" if pause else "not"
+            values["timeout"] = "forever" if pause is None else "a while" if pause else "not"
         elif isinstance(step, TimerSet):
             # The clock has gone on a little since the delay was asked for.
             values["delay"] = -((1_000 - step.delay_ns) // 1_000_000)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import PurePath
 from textwrap import fill
 from typing import NamedTuple, overload
 
@@ -17,7 +16,7 @@ from tracer.history import History, Run
 from tracer.lint_rules import RULES, Sighting
 from tracer.steps import CallStep, Function, Step
 from tracer.trace import Trace
-from tracer.words import count, shown
+from tracer.words import count, file_name, shown
 
 
 class Lint(NamedTuple):
@@ -42,13 +41,13 @@ LINTS = {
     ),
     "write-retried-in-a-loop": Lint(
         "The peer has to read before the kernel takes more bytes, and until then the loop tries "
-        "in vain: it serves nobody, perhaps for ever.",
+        "in vain: it serves nobody, perhaps forever.",
         "Keep what was not sent, register for writing with mod_read_write, and go on at the next "
         "write event.",
     ),
     "short-write-forgotten": Lint(
         "The kernel took only a part of the bytes. Nobody sends the rest, so the peer gets a "
-        "stream with a hole, or waits for ever.",
+        "stream with a hole, or waits forever.",
         "Look at what send returns: keep the rest, register for writing with mod_read_write, and "
         "go on at the next write event.",
     ),
@@ -60,7 +59,7 @@ LINTS = {
     ),
     "edge-not-drained": Lint(
         "Edge-triggered, the kernel reports each arrival once. What is left in the socket stays "
-        "there unnoticed until more arrives, perhaps for ever.",
+        "there unnoticed until more arrives, perhaps forever.",
         "Read (or accept) in a loop until it would block, or a read returns less than it asked "
         "for; or register level-triggered.",
     ),
@@ -255,7 +254,7 @@ def source_place(function: Function | None, line: int | None) -> str:
     name = shown(function.name.rpartition("<locals>.")[2])
     if not function.file or line is None:
         return f"in {name}"
-    return f"{shown(PurePath(function.file).name)} line {line} in {name}"
+    return f"{file_name(function.file)} line {line} in {name}"
 
 
 def source_line(function: Function | None, line: int | None) -> str:

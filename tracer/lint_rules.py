@@ -328,10 +328,11 @@ def _end_of_stream_ignored(history: History, slow: float) -> Iterator[Sighting]:
 def _ends_in_vain(life: Life, run: Run) -> bool:
     """Whether a callback read the end of a stream and did nothing else with the socket.
 
-    No bytes may also be an empty datagram; those come neither with RDHUP nor out of accept.
+    To send no bytes is nothing. To read none may also be an empty datagram; those come neither
+    with RDHUP nor out of accept.
     """
     stream = run.event & RDHUP or life.accepted
-    calls = run.own
+    calls = [step for step in run.own if not (isinstance(step, Wrote) and step.asked == 0)]
     return bool(stream and calls) and all(map(is_over, calls))
 
 
@@ -440,7 +441,7 @@ def _one_shot_never_rearmed(history: History, slow: float) -> Iterator[Sighting]
 
 
 def _task_flood(history: History, slow: float) -> Iterator[Sighting]:
-    """Look for a task that queues itself for ever, and for queues that only grow."""
+    """Look for a task that queues itself forever, and for queues that only grow."""
     chains: dict[int | None, tuple[int, TaskQueued]] = {}  # by the newest: how many, the first
     for run in history.runs:
         length, first = chains.pop(run.started.cause, (0, None))

@@ -31,9 +31,12 @@ from tracer.state import (
     initial,
 )
 from tracer.steps import (
+    BatchResized,
+    BuffersSeen,
     DispatchEnded,
     DispatchStarted,
     EventDropped,
+    ListChecked,
     Read,
     Registered,
     Step,
@@ -57,6 +60,9 @@ EACH = 2
 
 LOOKED_AT = 50_000
 """Questions are looked for in so many steps from the beginning."""
+
+STOPPED_BY = "tracer: stop recording"
+"""What the recorder calls the task that ends a recording."""
 
 WRONG = 3
 """A question has at most so many wrong answers, and at least two."""
@@ -229,9 +235,24 @@ def _question(draft: _Draft, replay: Replay, seed: int) -> Question:
     )
 
 
+_BESIDE = (BatchResized, BuffersSeen, ListChecked)
+"""Steps that the recording or the poller makes beside what the loop does."""
+
+
+def _of_the_program(trace: Trace) -> list[Step]:
+    """Return the steps up to the recorder's own task, by which it ends itself."""
+    steps = list(trace[:LOOKED_AT])
+    for index, step in enumerate(steps):
+        if isinstance(step, TaskQueued) and step.callback is not None:
+            function = trace.functions.get(step.callback)
+            if function is not None and function.name == STOPPED_BY:
+                return steps[:index]
+    return steps
+
+
 def _drafts(trace: Trace) -> Iterator[_Draft]:
     """Yield every question that the beginning of `trace` allows."""
-    steps = list(trace[:LOOKED_AT])
+    steps = _of_the_program(trace)
     state = initial(trace.base)
     written = {step.cause for step in steps if isinstance(step, WakeupSent)}
     calls: list[Step] = []  # those made in the callback that runs, or ran last
@@ -243,10 +264,12 @@ def _drafts(trace: Trace) -> Iterator[_Draft]:
         if isinstance(step, DispatchStarted):
             calls = []
         calls.append(step)
-        if index + 1 == len(steps):
+        following = next(
+            (at for at in range(index + 1, len(steps)) if not isinstance(steps[at], _BESIDE)), None
+        )
+        if following is None:
             return
-        after = steps[index + 1]
-        moment = _Moment(trace, index, step, before, state, after, calls)
+        moment = _Moment(trace, index, following, step, before, state, steps[following], calls)
         made: list[_Draft | None] = []
         if isinstance(step, TaskQueued) and step.error is None:
             made = [moment.queued_elsewhere(sleeps_on)]
@@ -279,6 +302,7 @@ class _Moment:
         self,
         trace: Trace,
         index: int,
+        following: int,
         step: Step,
         before: LoopState,
         state: LoopState,
@@ -287,6 +311,7 @@ class _Moment:
     ) -> None:
         self.trace = trace
         self.index = index
+        self.following = following
         self.step = step
         self.before = before
         self.state = state
@@ -336,7 +361,7 @@ class _Moment:
             "The loop handles the events of a batch one after the other, in the order in which "
             "the wait returned them, and everything else waits until the batch is done."
         )
-        return self._draft(about, text, truth, wrong, rule, self.index + 1)
+        return self._draft(about, text, truth, wrong, rule, self.following)
 
     def dropped(self) -> _Draft | None:
         """An event in the batch belongs to a registration that was deleted."""
@@ -360,7 +385,7 @@ class _Moment:
             ],
             "After delete no callback of that registration runs, not even for an event that is in "
             "the batch already: its connection may be closed, its number used again.",
-            self.index + 1,
+            self.following,
         )
 
     # ---- tasks, timers, the wakeup ------------------------------------------------------------
@@ -387,7 +412,7 @@ class _Moment:
             wrong,
             "Between the batch and the next wait the loop runs the tasks that are queued, in its "
             "own thread: urgent ones first, the oldest of a queue first.",
-            self.index + 1,
+            self.following,
         )
 
     def timer_due(self) -> _Draft | None:
@@ -410,7 +435,7 @@ class _Moment:
             ],
             "A timer is no descriptor. The loop sleeps no longer than until the next one is due, "
             "and then calls its function itself.",
-            self.index + 1,
+            self.following,
         )
 
     def woken(self) -> _Draft | None:
@@ -438,7 +463,7 @@ class _Moment:
             wrong,
             "The loop watches the wakeup descriptor like any other. Written to, it can be read, so "
             "the wait has something to return.",
-            self.index + 1,
+            self.following,
         )
 
     def written_again(self) -> _Draft | None:
@@ -482,7 +507,7 @@ class _Moment:
             ],
             "A loop that sleeps in the kernel sees no queue. trigger writes to a descriptor that "
             "the loop watches, and that ends the wait.",
-            self.index + 1,
+            self.following,
         )
 
     # ---- the next wait, and what it reports ---------------------------------------------------
@@ -508,7 +533,7 @@ class _Moment:
             ],
             "A round is: wait, dispatch the batch, run what is due. The loop itself never reads, "
             "and it sleeps nowhere but in the wait.",
-            self.index + 1,
+            self.following,
         )
 
     def unread(self) -> _Draft | None:

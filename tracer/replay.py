@@ -11,7 +11,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import PurePath
 from textwrap import fill
 from typing import Any, NamedTuple, overload
 
@@ -39,6 +38,7 @@ from tracer.words import (
     descriptor,
     duration,
     event_words,
+    file_name,
     function_name,
     shown,
     words,
@@ -546,9 +546,7 @@ class _Chain:
         if function is None or step.line is None or not function.file:
             return ""
         text: str = self.texts["place"]
-        return text.format(
-            file=shown(PurePath(function.file).name), line=step.line, thread=shown(step.thread)
-        )
+        return text.format(file=file_name(function.file), line=step.line, thread=shown(step.thread))
 
     def returned_wakeup(self, index: int) -> bool:
         step = self.trace[index]

@@ -6,8 +6,9 @@ The words are data, in `static/words.json`; `static/words.js` fills them in the 
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tracer.state import LoopState
@@ -83,6 +84,17 @@ def shown(text: str, longest: int = LONGEST_NAME) -> str:
     """
     text = "".join(" " if c < " " else "\ufffd" if c in _UNSAFE else c for c in text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def file_name(path: str) -> str:
+    """Return what a source file is called: its last part; a notebook's cell has no name.
+
+    >>> file_name("/home/ada/server.py"), file_name("/tmp/ipykernel_4711/2629222579.py")
+    ('server.py', 'a cell,')
+    """
+    parts = PurePath(path).parts
+    cell = len(parts) > 1 and re.fullmatch(r"ipykernel_\d+", parts[-2])
+    return "a cell," if cell else shown(PurePath(path).name)
 
 
 _UNSAFE = frozenset(map(chr, [0x7F, *range(0x80, 0xA0), *range(0x202A, 0x202F)])) | frozenset(

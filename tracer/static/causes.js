@@ -1010,8 +1010,9 @@ class ReasonChain {
     const known = step.function == null ? null : this.known.trace.functions.get(step.function);
     if (!known?.file || step.line == null) return "";
     const parts = known.file.split("/").filter((/** @type {string} */ part) => part && part !== ".");
+    const cell = /^ipykernel_\d+$/.test(parts.at(-2) ?? ""); // a notebook's cell has no name
     return fill(this.texts.place, {
-      file: shown(parts.at(-1) ?? ""), line: step.line, thread: shown(step.thread),
+      file: cell ? "a cell," : shown(parts.at(-1) ?? ""), line: step.line, thread: shown(step.thread),
     });
   }
 
