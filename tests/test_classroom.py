@@ -12,6 +12,7 @@ import pytest
 import tracer
 from tests.test_diff import served
 from tracer import classroom
+from tracer.steps import Wrote
 
 ECHO = """
 import socket
@@ -112,6 +113,76 @@ def test_interest_list_is_read_from_outside(write: Write) -> None:
         server.wait_for_sockets(2)
         masks = sorted(mask >> 31 for mask in (server.interest() or {}).values())
     assert masks == [0, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what lies unread")
+def test_what_the_server_has_read_is_known_from_outside(write: Write) -> None:
+    """A client can wait until it is registered, and until all that it sent was read."""
+    with classroom.serving(write(ECHO)) as server:
+        client = server.connect()
+        client.wait_until_registered()
+        with server.held():
+            client.send(b"hello")
+            assert server.unread(client) == 5
+        client.wait_until_read()
+        assert server.unread(client) == 0
+        client.expect(b"hello")
+        client.close()
+        server.wait_for_sockets(1)
+        assert not server.watches(client)
+        assert server.unread(client) in (0, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what lies unread")
+def test_a_server_that_stops_reading_is_told_so(write: Write) -> None:
+    """Bytes that the server leaves in the kernel are counted in the sentence."""
+    deaf = ECHO.replace("connection.recv(4096)", "b'x'")
+    with pytest.raises(classroom.Wrong, match=r"2 of them lie unread in the kernel"):
+        leave_unread(write(deaf))
+
+
+def leave_unread(path: Path) -> None:
+    with classroom.serving(path) as server:
+        client = server.connect()
+        client.send(b"hi")
+        client.wait_until_read()
+
+
+def test_what_happens_while_the_server_is_held_arrives_together(write: Write) -> None:
+    """Clients that knock while the process stands still are one event for it."""
+    everybody = ECHO.replace(
+        "        connection, _ = self.listener.accept()\n",
+        "        while True:\n"
+        "            try:\n"
+        "                self.take()\n"
+        "            except BlockingIOError:\n"
+        "                return\n\n"
+        "    def take(self):\n"
+        "        connection, _ = self.listener.accept()\n",
+    )
+    with classroom.serving(write(everybody)) as server:
+        with server.held():
+            clients = [server.connect() for _ in range(5)]
+        for client in clients:
+            client.send(b"x")
+            client.expect(b"x")
+    assert server.trace is not None
+    assert len(server.trace.where(kind="DispatchStarted", callback="accept")) == 1
+    assert len(server.trace.where(kind="Accepted")) == 5
+
+
+def test_a_narrow_client_is_soon_full(write: Write) -> None:
+    """The kernel keeps much less for a narrow client that does not read."""
+    flood = ECHO.replace("connection.send(data)", "self.sent = connection.send(bytes(50_000_000))")
+    counts = []
+    for narrow in (False, True):
+        with classroom.serving(write(flood)) as server:
+            client = server.connect(narrow=narrow)
+            client.send(b"x")
+            client.receive(1)
+        assert server.trace is not None
+        counts.append(sum(step.count for step in server.trace if isinstance(step, Wrote)))
+    assert counts[1] < counts[0] / 4
 
 
 def test_function_is_called_with_traces_and_values(write: Write) -> None:

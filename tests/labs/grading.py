@@ -86,7 +86,7 @@ class Course:
             env={**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", "PATH": PATH},
             capture_output=True,
             encoding="utf-8",
-            timeout=400,
+            timeout=900,
         )
         if done.returncode:
             raise AssertionError(f"{arguments} failed:\n{done.stdout}\n{done.stderr[-4000:]}")

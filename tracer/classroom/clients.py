@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
@@ -113,9 +114,43 @@ class Client:
         if time.monotonic() >= end:
             self._fail("waited for the server to end the connection, and it did not")
 
+    def wait_until_registered(self) -> None:
+        """Wait until the server has accepted this client and put it on the interest list."""
+        self._server.wait_until(
+            lambda: self._server.watches(self),
+            f"{self.name} connected, and its connection is not on the kernel's interest list.",
+        )
+
+    def wait_until_read(self) -> None:
+        """Wait until the server has read all that was sent; before `half_close`, that is.
+
+        Where the system does not tell (see `Server.unread`), nothing is waited for.
+        """
+        unread: int | None = None
+
+        def all_read() -> bool:
+            nonlocal unread
+            outgoing = self._not_arrived()
+            unread = self._server.unread(self)
+            return self._is_reset() or not (outgoing or unread)
+
+        end = self._until()
+        while not all_read():
+            if time.monotonic() > end:
+                self._fail(
+                    f"sent {self.sent:,} bytes, and {unread or 0:,} of them lie unread in the "
+                    "kernel: the server has stopped reading"
+                )
+            time.sleep(0.002)
+        if self._is_reset():
+            self._fail("was cut off: the server closed the connection and left bytes unread")
+
     def half_close(self) -> None:
         """Say that no more will be sent; go on reading."""
-        self._socket.shutdown(socket.SHUT_WR)
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._fail(f"could not end its stream: the server ended the connection ({error})")
 
     def reset(self) -> None:
         """Hang up without a goodbye: the server gets an error, ECONNRESET."""
@@ -141,6 +176,23 @@ class Client:
             bool(event & select.POLLIN) or (read and over),
             bool(event & select.POLLOUT) or (write and over),
         )
+
+    def _is_reset(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+
+    def _not_arrived(self) -> int:
+        """How many bytes that were sent the other side's kernel has not confirmed: tcp(7)."""
+        count = bytearray(4)
+        try:
+            import fcntl
+            import termios
+
+            fcntl.ioctl(self._socket, termios.TIOCOUTQ, count)
+        except (ImportError, OSError):  # Windows; a connection that is over
+            return 0
+        return int.from_bytes(count, sys.byteorder)
 
     def _send(self, view: memoryview) -> int:
         try:

@@ -188,6 +188,16 @@ class Child:
         printed = self.output
         return f"{why}." + (f" It printed last:\n{printed[-500:]}" if printed else "")
 
+    def hold(self) -> None:
+        """Stop the process, and come back when it stands still or has ended."""
+        self.process.send_signal(signal.SIGSTOP)
+        if self.process.returncode is None:
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        """Let the process go on after `hold`."""
+        self.process.send_signal(signal.SIGCONT)
+
     def end_input(self) -> None:
         """Ask a server to end."""
         assert self.process.stdin is not None

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,6 +18,10 @@ from tracer.classroom.wrong import Wrong
 from tracer.replay import Replay
 from tracer.steps import Accepted, DispatchEnded, Read, TaskEnded, Wrote
 from tracer.trace import Trace, TraceFormatError, load
+
+NARROW_BUFFER = 8192
+NARROW_SEGMENT = 1460
+"""Bytes: what the kernel keeps unread for a narrow client, and what it sends in one packet."""
 
 
 @contextmanager
@@ -56,19 +60,63 @@ class Server:
         self._file = Path(folder, "trace.jsonl")
         self._child = Child(path, folder, seconds, (), function=function, trace=str(self._file))
 
-    def connect(self) -> Client:
-        """Connect another client."""
+    def connect(self, *, narrow: bool = False) -> Client:
+        """Connect another client.
+
+        While a client does not read, the kernel keeps some megabytes for it, of a `narrow` one
+        some 100 kB: then the server soon has to keep the rest itself.
+        """
         name = f"client {len(self.clients) + 1}"
         patience = max(0.1, min(PATIENCE, self.deadline - time.monotonic()))
+        sock = socket.socket(socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET)
         try:
-            sock = socket.create_connection(self.address, timeout=patience)
+            if narrow:  # both count when the connection is made; the server's side adapts
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, NARROW_BUFFER)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, NARROW_SEGMENT)
+            sock.settimeout(patience)
+            sock.connect(self.address)
         except OSError as error:
+            sock.close()
             hint = "Python closes a socket that nothing refers to any more: keep the listener."
             refused = isinstance(error, ConnectionRefusedError)
             self.fail(f"{name} could not connect: {error}." + (f" {hint}" if refused else ""))
         client = Client(self, sock, name)
         self.clients.append(client)
         return client
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let the server's process stand still meanwhile.
+
+        When it goes on, everything that clients did has arrived together: no server is so quick
+        that it sees one thing before the other, and no machine so slow that it does not.
+        """
+        self._child.hold()
+        try:
+            yield
+        finally:
+            self._child.go_on()
+
+    def unread(self, client: Client) -> int | None:
+        """Return how many bytes of `client` arrived and were not read by the server.
+
+        Asked of the kernel. None where the system does not tell, or no longer; Linux does: proc(5).
+        """
+        row = self._row(client)
+        return None if row is None else int(row[4].partition(":")[2], 16)
+
+    def watches(self, client: Client) -> bool:
+        """Whether the connection of `client` is on the kernel's list; true where it can't tell."""
+        listed, row = self.interest(), self._row(client)
+        if listed is None:
+            return True
+        process = f"/proc/{self._child.process.pid}"
+        try:
+            return row is not None and f"socket:[{row[9]}]" in {
+                os.readlink(f"{process}/fd/{fd}") for fd in listed
+            }
+        except OSError:  # closed meanwhile
+            return False
 
     def interest(self) -> dict[int, int] | None:
         """Return what the kernel has on the server's interest list: the mask of each socket.
@@ -79,7 +127,10 @@ class Server:
         process = Path(f"/proc/{self._child.process.pid}")
         found: dict[int, int] = {}
         try:
-            kinds = {int(link.name): os.readlink(link) for link in (process / "fd").iterdir()}
+            kinds = {}
+            for link in (process / "fd").iterdir():
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    kinds[int(link.name)] = os.readlink(link)
             for fd, kind in kinds.items():
                 if kind == "anon_inode:[eventpoll]":
                     text = (process / "fdinfo" / str(fd)).read_text()
@@ -127,6 +178,19 @@ class Server:
         raise Wrong("\n".join(filter(None, [what, ended, where, *self._last_steps()])))
 
     # ---- inside ---------------------------------------------------------------------------------
+
+    def _row(self, client: Client) -> list[str] | None:
+        """What the kernel's table of connections says about the server's end of this one."""
+        ports = f":{self.address[1]:04X}", f":{client.address[1]:04X}"
+        for family in ("tcp", "tcp6"):
+            try:
+                table = Path(f"/proc/{self._child.process.pid}/net", family).read_text()
+            except OSError:
+                continue
+            for row in map(str.split, table.splitlines()[1:]):
+                if row[1].endswith(ports[0]) and row[2].endswith(ports[1]):
+                    return row
+        return None
 
     def _begin(self) -> None:
         report = self._child.report(min(time.monotonic() + PATIENCE, self.deadline))

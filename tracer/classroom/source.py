@@ -58,7 +58,20 @@ NAMES = frozenset(
     )
 )
 ATTRIBUTES = frozenset(
-    ("_os", "_sys", "builtins", "gc", "importlib", "inspect", "modules", "os", "sys")
+    (
+        "Path",
+        "_os",
+        "_sys",
+        "builtins",
+        "gc",
+        "importlib",
+        "inspect",
+        "modules",
+        "open",
+        "os",
+        "pathlib",
+        "sys",
+    )
 )
 DUNDERS = frozenset(
     ("__init__", "__enter__", "__exit__", "__name__", "__len__", "__iter__", "__doc__")
