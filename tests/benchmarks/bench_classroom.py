@@ -21,7 +21,7 @@ from jupyter_client.manager import start_new_kernel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.browser.test_lab_in_browser import Lab
+from tests.browser.lab import Lab
 from tests.labs.grading import LABS, Course, answered
 
 ROOT = Path(__file__).parents[2]

@@ -41,7 +41,7 @@ import netpoll
 import tracer
 from netpoll.examples.echo_server import EchoServer
 from tests.browser.conftest import ARGUMENTS
-from tests.browser.test_lab_in_browser import Lab
+from tests.browser.lab import Lab
 from tests.conftest import find_chromium
 from tracer.assets import module
 
@@ -238,7 +238,7 @@ def in_lab(browser: Browser, trace: tracer.Trace, folder: Path, seconds: float) 
         page.add_init_script(NOTE_FIRST_PICTURE)
         page.goto(f"{lab.url}/lab/tree/bench.ipynb?token={lab.token}&reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        lab.wait_until("an idle kernel", lab.kernel_is_idle)
+        lab.wait_until("an idle kernel", lambda: lab.kernel_is_idle("bench.ipynb"))
         page.wait_for_selector('#jp-main-statusbar :text("Idle")')
         page.click('.lm-MenuBar-itemLabel:text-is("Run")')
         page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.lab import Lab
 from tracer.page import write_page
 from tracer.trace import Trace
 
@@ -23,6 +24,17 @@ def browser(chromium_path: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS.split())
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, chromium_path: str) -> Iterator[Lab]:
+    """A JupyterLab with a copy of the notebooks, started once."""
+    server = Lab(tmp_path_factory.mktemp("lab"))
+    try:
+        server.wait_until("an answer", lambda: server.ask("/api/status"))
+        yield server
+    finally:
+        server.end()
 
 
 Open = Callable[..., Any]
