@@ -141,27 +141,33 @@ class Server:
             return None
         return found
 
-    def wait_until(self, condition: Callable[[], object], otherwise: str) -> None:
+    def wait_until(
+        self, condition: Callable[[], object], otherwise: str | Callable[[], str]
+    ) -> None:
         """Wait until `condition` holds; when it does not in time, that is `Wrong`."""
         end = min(time.monotonic() + PATIENCE, self.deadline)
         while not condition():
             if time.monotonic() > end or self._child.process.poll() is not None:
-                self.fail(otherwise)
+                self.fail(otherwise if isinstance(otherwise, str) else otherwise())
             time.sleep(0.01)
 
     def wait_for_sockets(self, count: int) -> None:
         """Wait until the server's interest list holds so many sockets, the listener included."""
+        listed = count
 
         def reached() -> bool:
-            listed = self.interest()
-            return listed is None or len(listed) == count
+            nonlocal listed
+            found = self.interest()
+            listed = count if found is None else len(found)
+            return listed == count
 
-        listed = self.interest() or {}
-        self.wait_until(
-            reached,
-            f"With {count - 1} connections left, the kernel's interest list still has "
-            f"{len(listed) - 1}.",
-        )
+        def otherwise() -> str:
+            return (
+                f"The kernel's interest list should hold {count} sockets now, the listener "
+                f"included, and holds {listed}."
+            )
+
+        self.wait_until(reached, otherwise)
 
     def fail(self, what: str) -> NoReturn:
         """Raise `Wrong`: what happened, and what the server did last."""

@@ -1,0 +1,13 @@
+"""It reaches for the machine that grades it."""
+
+# loses: crosstalk, lost-reply
+# answers: detectors
+from tracer.classroom import child
+
+
+def crosstalk(trace):
+    child.os._exit(0)
+
+
+def lost_reply(trace):
+    child.os._exit(0)
