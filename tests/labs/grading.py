@@ -143,6 +143,11 @@ def answered(course: Course, answer: Path | None) -> Notebook:
     return notebook
 
 
+def is_slow(answer: Path) -> bool:
+    """Whether a wrong answer says that it is one too many for every run: ``# slow``."""
+    return re.search("^# slow$", answer.read_text(encoding="utf-8"), re.MULTILINE) is not None
+
+
 def loses(answer: Path) -> set[str]:
     """Return the parts that a wrong answer gets no points for."""
     found = re.search(r"^# loses: (.+)$", answer.read_text(encoding="utf-8"), re.MULTILINE)

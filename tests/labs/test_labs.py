@@ -20,13 +20,19 @@ from tests.labs.grading import (
     Course,
     answer_cells,
     answered,
+    is_slow,
     loses,
     read,
     source,
 )
 
 CASES = [
-    pytest.param(lab.name, path, id=f"{lab.name}-{path.stem}")
+    pytest.param(
+        lab.name,
+        path,
+        id=f"{lab.name}-{path.stem}",
+        marks=[pytest.mark.slow] if is_slow(path) else [],
+    )
     for lab in LABS
     for path in sorted((ANSWERS / lab.name).glob("*.py"))
 ]
@@ -82,12 +88,13 @@ get_ipython().showtraceback = lambda *a, **k: None
     return notebook
 
 
-def grade(lab: str, folder: Path) -> tuple[Course, Points]:
+def grade(lab: str, folder: Path, with_slow: bool) -> tuple[Course, Points]:
     course = Course(lab, folder)
     course.hand_in("right", answered(course, None))
     course.hand_in("untouched", read(course.release))
     for path in sorted((ANSWERS / lab).glob("*.py")):
-        course.hand_in(path.stem, answered(course, path))
+        if with_slow or not is_slow(path):
+            course.hand_in(path.stem, answered(course, path))
     if lab == ATTACKED:
         course.hand_in("careless", careless(course))
         course.hand_in("tampering", tampering(course))
@@ -106,9 +113,10 @@ def graded(
     for item in request.session.items:
         if isinstance(item, pytest.Function) and "graded" in item.fixturenames:
             wanted.add(str(item.callspec.params["lab"]) if hasattr(item, "callspec") else ATTACKED)
+    with_slow = bool(request.config.getoption("--slow"))
     with ThreadPoolExecutor(2) as pool:
         results = {
-            lab: pool.submit(grade, lab, tmp_path_factory.mktemp(lab) / "course")
+            lab: pool.submit(grade, lab, tmp_path_factory.mktemp(lab) / "course", with_slow)
             for lab in sorted(wanted)
         }
 

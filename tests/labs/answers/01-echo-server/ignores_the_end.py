@@ -1,6 +1,7 @@
 """It takes the end of the stream for nothing to do: a busy loop."""
 
 # loses: goodbye, half-close, hang-up
+# slow
 import socket
 
 import netpoll

@@ -1,6 +1,7 @@
 """It serves a client to its end before it looks at another."""
 
 # loses: echoes, several, goodbye, hang-up
+# slow
 import socket
 
 import netpoll

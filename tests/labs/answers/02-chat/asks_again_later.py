@@ -1,5 +1,6 @@
 """Tries to send the rest every few milliseconds, and never registers for writing."""
 # loses: write-interest
+# slow
 
 import socket
 from dataclasses import dataclass, field

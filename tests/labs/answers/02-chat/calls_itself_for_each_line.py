@@ -1,5 +1,6 @@
 """A thousand lines in one piece are too deep for Python."""
 # loses: lines
+# slow
 
 import socket
 from dataclasses import dataclass, field

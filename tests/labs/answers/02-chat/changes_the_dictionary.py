@@ -1,5 +1,6 @@
 """Lets a member go in the middle of a loop over the members."""
 # loses: limit, hang-up
+# slow
 
 import socket
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
 """Closes a connection that is still registered."""
 # loses: leaving, too-long, limit, hang-up
+# slow
 
 import socket
 from dataclasses import dataclass, field

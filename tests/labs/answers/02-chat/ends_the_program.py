@@ -1,5 +1,6 @@
 """The first client that hangs up ends the server."""
 # loses: hang-up
+# slow
 
 import socket
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
 """What a member did not finish stays behind for the next one with its descriptor."""
 # loses: leaving
+# slow
 
 import socket
 from dataclasses import dataclass, field

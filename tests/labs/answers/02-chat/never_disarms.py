@@ -1,5 +1,6 @@
 """Once registered for writing, a client stays so."""
 # loses: write-interest
+# slow
 
 import socket
 from dataclasses import dataclass, field

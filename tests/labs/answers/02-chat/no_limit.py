@@ -1,5 +1,6 @@
 """Keeps everything for who does not read."""
 # loses: limit
+# slow
 
 import socket
 from dataclasses import dataclass, field

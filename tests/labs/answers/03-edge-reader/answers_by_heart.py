@@ -1,6 +1,7 @@
 """It knows the answer for one file, and sends it whatever comes."""
 
 # loses: digests, several, edge, backlog, drained, fair, goodbye
+# slow
 import contextlib
 import hashlib
 import socket

@@ -1,6 +1,7 @@
 """After a read that would block it tries twice more, in case something has come."""
 
 # loses: drained
+# slow
 import contextlib
 import hashlib
 import socket

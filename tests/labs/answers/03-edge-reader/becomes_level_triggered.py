@@ -1,6 +1,7 @@
 """It comes back by mod_read, and forgets that this replaces the trigger mode too."""
 
 # loses: edge
+# slow
 import contextlib
 import hashlib
 import socket

@@ -1,6 +1,7 @@
 """It closes a connection and does not delete it."""
 
 # loses: goodbye
+# slow
 import contextlib
 import hashlib
 import socket

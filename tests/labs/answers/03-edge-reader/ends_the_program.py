@@ -1,6 +1,7 @@
 """It ends the whole program when a client hangs up."""
 
 # loses: goodbye
+# slow
 import contextlib
 import hashlib
 import socket

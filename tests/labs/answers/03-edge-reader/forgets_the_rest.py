@@ -1,6 +1,7 @@
 """It stops when its budget is used up, and nothing makes it come back."""
 
 # loses: digests, drained, fair
+# slow
 import contextlib
 import hashlib
 import socket

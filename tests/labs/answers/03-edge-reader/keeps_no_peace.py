@@ -1,6 +1,7 @@
 """An OSError of a client that hangs up leaves its callback."""
 
 # loses: goodbye
+# slow
 import contextlib
 import hashlib
 import socket

@@ -1,6 +1,7 @@
 """It goes on with the newest unfinished upload, and the others wait for its end."""
 
 # loses: fair
+# slow
 import contextlib
 import hashlib
 import socket

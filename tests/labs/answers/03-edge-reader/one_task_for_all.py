@@ -1,6 +1,7 @@
 """One task reads from all connections that are not finished, 16 times from each."""
 
 # loses: fair
+# slow
 import contextlib
 import hashlib
 import socket

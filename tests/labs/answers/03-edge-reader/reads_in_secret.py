@@ -1,6 +1,7 @@
 """It reads behind the recorder's back, and without a budget."""
 
 # loses: drained, fair
+# slow
 import contextlib
 import hashlib
 import socket

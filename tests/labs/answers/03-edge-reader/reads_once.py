@@ -1,6 +1,7 @@
 """It reads once for each event, as a level-triggered server may."""
 
 # loses: digests, several, drained, fair
+# slow
 import contextlib
 import hashlib
 import socket

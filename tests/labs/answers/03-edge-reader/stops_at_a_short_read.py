@@ -1,6 +1,7 @@
 """A short read ends its loop, also when the end of the stream waits right behind it."""
 
 # loses: drained
+# slow
 import contextlib
 import hashlib
 import socket

@@ -1,6 +1,7 @@
 """An event reads to the end and closes while a task for the connection is on its way."""
 
 # loses: drained
+# slow
 import contextlib
 import hashlib
 import socket

@@ -1,6 +1,7 @@
 """The kinds are right, and the steps show what led to the bugs or followed from them."""
 
 # loses: recording-a, recording-b, recording-c, recording-e
+# slow
 # answers: answers
 
 

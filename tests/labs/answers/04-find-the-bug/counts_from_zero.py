@@ -1,6 +1,7 @@
 """It takes the first step of each dispatch and task, and counts from 0 as Python does."""
 
 # loses: recording-a, recording-b, recording-c, recording-e
+# slow
 # answers: answers
 
 

@@ -1,6 +1,7 @@
 """It wants each dispatch to answer what it has read: no unfinished lines, no later answers."""
 
 # loses: lost-reply
+# slow
 # answers: detectors
 
 

@@ -1,6 +1,7 @@
 """It ends the program before it answers."""
 
 # loses: recording-a, recording-b, recording-c, recording-d, recording-e
+# slow
 # answers: answers
 
 

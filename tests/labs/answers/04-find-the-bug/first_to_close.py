@@ -1,6 +1,7 @@
 """It reports the connection that ends first with a lost reply, and not the earliest loss."""
 
 # loses: lost-reply
+# slow
 # answers: detectors
 
 

@@ -1,6 +1,7 @@
 """It follows causes without an end."""
 
 # loses: crosstalk
+# slow
 # answers: detectors
 
 

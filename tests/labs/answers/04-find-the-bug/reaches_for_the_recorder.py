@@ -1,6 +1,7 @@
 """It reaches for the machine that grades it."""
 
 # loses: crosstalk, lost-reply
+# slow
 # answers: detectors
 from tracer.classroom import child
 

@@ -1,6 +1,7 @@
 """It takes an unfinished line for a lost one, and bytes for a newcomer for crosstalk."""
 
 # loses: recording-c, recording-d
+# slow
 # answers: answers
 
 
