@@ -32,7 +32,7 @@ class Kqueue:
     """kqueue behind the contract of `netpoll.backends.Backend`.
 
     `kernel` is the module `select` or what has its interface. To kqueue a second add is a change,
-    so what is registered is kept here too. It has no PRI, and HUP only where there is write
+    so what is registered is kept here too. It has no PRI, and HUP only with an error or write
     interest: a reader learns by RDHUP that the peer is gone. It refuses a pipe without a reader,
     but no regular file. A refused second add can make an edge-triggered one report once more.
 

@@ -162,6 +162,7 @@ test("every kind of step has a row, and a filter of its kind", () => {
   const index = indexOf(traceOf(steps));
   kinds.forEach((kind, at) => {
     assert.ok(!/undefined|null|\{/.test(index.text(at)), `${kind}: ${index.text(at)}`);
+    assert.notEqual(index.text(at), kind);
     assert.deepEqual(found(index, { kinds: new Set([kind]) }), [at]);
   });
 });

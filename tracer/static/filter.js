@@ -36,20 +36,25 @@ const ROW_TEXT = Object.freeze({
   end: (name) => `end of the stream from ${name}`,
   wrote: (bytes, name) => `${bytes} to ${name}`,
   partly: (count, asked, name) => `${count} of ${asked} bytes to ${name}`,
+  agree: (descriptors) => `${descriptors}, they agree`,
+  unread: (name, unread) => `${name}: ${unread} unread`,
+  buffers: (name, unread, unsent) => `${name}: ${unread} unread, ${unsent} unsent`,
   wouldBlock: (call, name) => `${call} on ${name}`,
   failed: (text, error) => `${text}: ${error}`,
 });
 
 /** The kinds of steps as the filter groups them. @type {Readonly<Record<string, string[]>>} */
 export const STEP_GROUPS = Object.freeze({
-  "registrations": ["PollerOpened", "Registered", "Modified", "Deleted", "PollerClosed"],
+  "registrations": [
+    "PollerOpened", "Registered", "Modified", "Deleted", "PollerClosed", "ListRebuilt", "ListChecked",
+  ],
   "waits": ["WaitStarted", "WaitEnded", "BatchResized"],
   "dispatches": ["DispatchStarted", "DispatchEnded", "EventDropped"],
   "tasks and timers": [
     "TaskQueued", "TaskStarted", "TaskEnded", "WakeupSent", "WakeupReceived",
     "TimerSet", "TimerFired", "TimerCanceled",
   ],
-  "input and output": ["Accepted", "Read", "Wrote", "WouldBlock", "Closed"],
+  "input and output": ["Accepted", "Read", "Wrote", "WouldBlock", "Closed", "BuffersSeen"],
 });
 
 const ROW_EVENTS = 3;
@@ -380,7 +385,14 @@ export class StepIndex {
           : ROW_TEXT.wrote(count(step.count, "byte"), name);
       case "WouldBlock":
         return ROW_TEXT.wouldBlock(shown(step.call), name);
+      case "ListChecked":
+        return ROW_TEXT.agree(count(step.count, "descriptor"));
+      case "BuffersSeen":
+        return step.unsent == null
+          ? ROW_TEXT.unread(name, grouped(step.unread ?? 0))
+          : ROW_TEXT.buffers(name, grouped(step.unread ?? 0), grouped(step.unsent));
       case "PollerClosed":
+      case "ListRebuilt":
         return "";
       default:
         return shown(step.kind);
