@@ -317,9 +317,11 @@ def course(options: argparse.Namespace) -> int:
     folder = Path(options.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         give_up(f"{folder} is there already. Name a folder that is new or empty.")
+    labs = sorted(lab for lab in LABS.glob("[0-9]*") if (lab / "instructor").is_dir())
+    if not labs:
+        give_up("The solutions of the labs are not in this copy. Use a clone: archives lack them.")
     set_up("lab", "grade")
     shutil.copytree(LABS, folder, ignore=shutil.ignore_patterns("[0-9]*"), dirs_exist_ok=True)
-    labs = sorted(LABS.glob("[0-9]*"))
     for source in labs:
         shutil.copytree(source / "instructor", folder / "source" / source.name)
     say(f"""{folder} is an nbgrader course with {len(labs)} labs. Next:

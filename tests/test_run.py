@@ -501,3 +501,48 @@ def test_missing_browser_skips_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(outcomes, match="apt-get install chromium") as outcome:
         conftest.find_chromium()
     assert outcome.type is pytest.fail.Exception
+
+
+def labs_of(run: ModuleType) -> Path:
+    """Give the clone a lab, as an instructor has it."""
+    lab: Path = run.LABS / "01-first"
+    for name in ("instructor", "student"):
+        (lab / name).mkdir(parents=True)
+        (lab / name / "first.ipynb").write_text(name)
+    (run.LABS / "nbgrader_config.py").write_text("c = get_config()\n")
+    return lab
+
+
+def test_course_has_the_instructors_versions(
+    run: ModuleType, commands: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A course's folder has nbgrader's settings and, for each lab, the source with its solution."""
+    finish_set_up(run, "grade", "lab")
+    labs_of(run)
+    folder = tmp_path / "my course"
+    assert run.main(["course", str(folder)]) == 0
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    assert files == ["nbgrader_config.py", "source/01-first/first.ipynb"]
+    assert (folder / "source/01-first/first.ipynb").read_text() == "instructor"
+    assert f"cd '{folder}'" in capsys.readouterr().out
+
+
+def test_course_overwrites_nothing(
+    run: ModuleType, commands: list[list[str]], tmp_path: Path
+) -> None:
+    """A folder with something in it is refused, before anything is installed."""
+    labs_of(run)
+    (tmp_path / "grades.csv").touch()
+    with pytest.raises(SystemExit, match="there already"):
+        run.main(["course", str(tmp_path)])
+    assert commands == []
+
+
+def test_course_without_solutions_is_told(
+    run: ModuleType, commands: list[list[str]], tmp_path: Path
+) -> None:
+    """In an archive, which has no solutions, a course can't be made; the message says why."""
+    shutil.rmtree(labs_of(run) / "instructor")
+    with pytest.raises(SystemExit, match="not in this copy"):
+        run.main(["course", str(tmp_path / "new")])
+    assert commands == []
