@@ -39,6 +39,7 @@ const TIMELINE_TEXT = Object.freeze({
   failed: "{kind}: failed",
   crowd: "{steps} in this spot: zoom in",
   descriptor: "descriptor {fd}",
+  unregistered: "unregistered",
 });
 
 /** What the marks mean, in the order of the legend. */
@@ -586,7 +587,7 @@ export class Timeline {
 
   /** @param {Lane} lane */
   tellLane(lane) {
-    return [this.lanes.nameAt(lane, this.number), "", fill(TIMELINE_TEXT.descriptor, { fd: lane.fd ?? 0 })];
+    return [this.lanes.nameAt(lane, this.number) || TIMELINE_TEXT.unregistered, "", fill(TIMELINE_TEXT.descriptor, { fd: lane.fd ?? 0 })];
   }
 
   /** When a step was, from the first one there is. @param {number} number */
@@ -835,8 +836,9 @@ export class Timeline {
     pen.textAlign = "right";
     pen.fillText(String(fd), column - 8, middle);
     pen.textAlign = "left";
-    pen.fillStyle = watched ? colors.ink : colors.muted;
-    pen.fillText(this.fitting(pen, name, (String(fd).length * 0.6 + 0.6) * this.size), 8, middle);
+    pen.fillStyle = watched && name ? colors.ink : colors.muted;
+    const called = name || TIMELINE_TEXT.unregistered;
+    pen.fillText(this.fitting(pen, called, (String(fd).length * 0.6 + 0.6) * this.size), 8, middle);
   }
 
   /** As much of a text as the column takes. @param {CanvasRenderingContext2D} pen @param {string} text */
