@@ -12,6 +12,7 @@ import pytest
 import tracer
 from tests.test_diff import served
 from tracer import classroom
+from tracer.classroom import clients, servers
 from tracer.steps import Wrote
 
 ECHO = """
@@ -49,6 +50,13 @@ def start(poller):
 """
 
 Write = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients do not wait long for what will not come."""
+    for module in (clients, servers):
+        monkeypatch.setattr(module, "PATIENCE", 1.5)
 
 
 @pytest.fixture

@@ -108,13 +108,13 @@ Graded = Callable[[str], tuple[Course, Points]]
 def graded(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Graded]:
-    """Each lab that a test of this session asks for, graded once; two at the same time."""
+    """Each lab that a test of this session asks for, graded once, all at the same time."""
     wanted = {ATTACKED}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and "graded" in item.fixturenames:
             wanted.add(str(item.callspec.params["lab"]) if hasattr(item, "callspec") else ATTACKED)
     with_slow = bool(request.config.getoption("--slow"))
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(len(LABS)) as pool:
         results = {
             lab: pool.submit(grade, lab, tmp_path_factory.mktemp(lab) / "course", with_slow)
             for lab in sorted(wanted)

@@ -36,7 +36,7 @@ from jupyter_client.manager import AsyncKernelManager
 from tests.notebooks.course import code_cells
 
 STAGES = ("fresh", "again", "interrupted")
-KERNELS_AT_ONCE = 2
+KERNELS_AT_ONCE = 3
 CELL_SECONDS = 25.0
 """So long a cell may take on a busy machine."""
 THREAD_SECONDS = 5.0

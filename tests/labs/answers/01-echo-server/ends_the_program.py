@@ -1,6 +1,7 @@
 """It ends the whole program when one client has gone."""
 
 # loses: goodbye, half-close, hang-up
+# slow
 import socket
 
 import netpoll

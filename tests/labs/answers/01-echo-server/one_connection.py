@@ -1,4 +1,4 @@
-"""It remembers the newest connection alone."""
+"""It answers the newest client, whoever has asked."""
 
 # loses: several, goodbye, hang-up
 import socket
@@ -15,23 +15,22 @@ class EchoServer:
         poller.add_read(netpoll.PollAttachment(self.listener, self.accept))
 
     def accept(self, fd, event, flags):
-        self.connection, _ = self.listener.accept()
-        self.connection.setblocking(False)
-        self.poller.add_read(netpoll.PollAttachment(self.connection, self.echo))
+        self.newest, _ = self.listener.accept()
+        self.newest.setblocking(False)
+        self.connections[self.newest.fileno()] = self.newest
+        self.poller.add_read(netpoll.PollAttachment(self.newest, self.echo))
 
     def echo(self, fd, event, flags):
-        connection = self.connection
+        connection = self.connections[fd]
         try:
             data = connection.recv(4096)
-        except BlockingIOError:
-            return
+            if data:
+                self.newest.send(data)
         except OSError:
             data = b""
-        if data:
-            connection.send(data)
-        else:
-            self.poller.delete(connection)
-            connection.close()
+        if not data:
+            self.poller.delete(fd)
+            self.connections.pop(fd).close()
 
 
 def start(poller):

@@ -1,6 +1,7 @@
 """It ends the recording, so that nothing that it does wrong is seen."""
 
 # loses: echoes, several, goodbye, half-close, hang-up
+# slow
 import socket
 
 import tracer

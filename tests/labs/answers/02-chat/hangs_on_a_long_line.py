@@ -1,5 +1,6 @@
 """A line that is too long is waited for, for ever."""
 # loses: too-long
+# slow
 
 import socket
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
 """It waits for the first byte of a file, also when there is none."""
 
 # loses: digests
+# slow
 import contextlib
 import hashlib
 import socket
