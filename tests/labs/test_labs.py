@@ -209,15 +209,15 @@ def test_solutions_are_not_in_what_students_get(lab: str) -> None:
                     assert json.dumps(hidden)[1:-1] not in handed_out
     assert "BEGIN" not in handed_out
     if shutil.which("git") and (ROOT / ".git").exists():
-        paths = [str(folder / "instructor" / "x"), str(ANSWERS / lab / "x")]
+        secrets = [folder / "instructor" / "x", folder / "rubric.md", ANSWERS / lab / "x"]
         told = subprocess.run(
-            ["git", "check-attr", "export-ignore", *paths],
+            ["git", "check-attr", "export-ignore", *map(str, secrets)],
             cwd=ROOT,
             capture_output=True,
             text=True,
             check=True,
         )
-        assert told.stdout.count("export-ignore: set") == 2
+        assert told.stdout.count("export-ignore: set") == len(secrets)
 
 
 @each_lab

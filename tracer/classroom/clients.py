@@ -43,14 +43,6 @@ class Client:
                 self._fail(f"sent {len(data):,} bytes, and the server did not take all of them")
             view = view[self._send(view) :]
 
-    def send_what_fits(self, most: int) -> int:
-        """Send zero bytes until the kernel takes no more or `most` are sent; return how many."""
-        self._socket.setblocking(False)
-        done = 0
-        while done < most and self._ready(time.monotonic() + 0.2, write=True)[1]:
-            done += self._send(memoryview(bytes(min(CHUNK, most - done))))
-        return done
-
     def receive(self, size: int) -> bytes:
         """Return the next `size` bytes."""
         end = self._until()
