@@ -317,7 +317,7 @@ def course(options: argparse.Namespace) -> int:
     folder = Path(options.folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         give_up(f"{folder} is there already. Name a folder that is new or empty.")
-    labs = sorted(lab for lab in LABS.glob("[0-9]*") if (lab / "instructor").is_dir())
+    labs = sorted({path.parents[1] for path in LABS.glob("*/instructor/*.ipynb")})
     if not labs:
         give_up("The solutions of the labs are not in this copy. Use a clone: archives lack them.")
     set_up("lab", "grade")
