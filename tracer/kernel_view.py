@@ -17,13 +17,14 @@ ALWAYS = 8 | 16
 _MODES = {1 << 31: "edge", 1 << 30: "one-shot", 1 << 28: "exclusive"}
 
 
-def interest_list(epoll: int) -> dict[int, int] | None:
+def interest_list(epoll: int, process: int | str = "self") -> dict[int, int] | None:
     """Return the kernel's own list of an epoll descriptor: the mask of each number on it.
 
-    None where it can't be read. Source: proc(5), ``/proc/pid/fdinfo``.
+    `process` is the id of the one that has it. None where it can't be read. Source: proc(5),
+    ``/proc/pid/fdinfo``.
     """
     try:
-        text = Path(f"/proc/self/fdinfo/{epoll}").read_text()
+        text = Path(f"/proc/{process}/fdinfo/{epoll}").read_text()
     except OSError:
         return None
     entries = re.findall(r"tfd: *(\d+) events: *([0-9a-f]+)", text)

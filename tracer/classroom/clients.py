@@ -5,9 +5,10 @@ from __future__ import annotations
 import select
 import socket
 import struct
-import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
+
+from tracer import kernel_view
 
 if TYPE_CHECKING:
     from tracer.classroom.servers import Server
@@ -175,16 +176,9 @@ class Client:
         return any(event & select.POLLERR for _, event in poll.poll(0))
 
     def _not_arrived(self) -> int:
-        """How many bytes that were sent the other side's kernel has not confirmed: tcp(7)."""
-        count = bytearray(4)
-        try:
-            import fcntl
-            import termios
-
-            fcntl.ioctl(self._socket, termios.TIOCOUTQ, count)
-        except (ImportError, OSError):  # Windows; a connection that is over
-            return 0
-        return int.from_bytes(count, sys.byteorder)
+        """How many bytes that were sent the other side's kernel has not confirmed."""
+        _, unsent = kernel_view.buffers(self._socket.fileno())
+        return max(0, unsent)  # it is below zero where nobody knows
 
     def _send(self, view: memoryview) -> int:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import tempfile
 import time
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from tracer import kernel_view
 from tracer.classroom.clients import PATIENCE, Client
 from tracer.classroom.processes import SECONDS, Child, Unwritten
 from tracer.classroom.wrong import Wrong
@@ -124,22 +124,22 @@ class Server:
         Asked from outside, so the program can't answer in its place. None where the system does not
         tell; Linux does: proc(5).
         """
-        process = Path(f"/proc/{self._child.process.pid}")
-        found: dict[int, int] = {}
+        process = self._child.process.pid
+        kinds: dict[int, str] = {}
         try:
-            kinds = {}
-            for link in (process / "fd").iterdir():
+            for link in Path(f"/proc/{process}/fd").iterdir():
                 with suppress(FileNotFoundError):  # closed meanwhile
                     kinds[int(link.name)] = os.readlink(link)
-            for fd, kind in kinds.items():
-                if kind == "anon_inode:[eventpoll]":
-                    text = (process / "fdinfo" / str(fd)).read_text()
-                    for number, mask in re.findall(r"tfd: *(\d+) events: *([0-9a-f]+)", text):
-                        if kinds.get(int(number), "").startswith("socket:"):
-                            found[int(number)] = int(mask, 16)
         except OSError:
             return None
-        return found
+        found: dict[int, int] = {}
+        for fd, kind in kinds.items():
+            if kind == "anon_inode:[eventpoll]":
+                listed = kernel_view.interest_list(fd, process)
+                if listed is None:
+                    return None
+                found |= listed
+        return {fd: mask for fd, mask in found.items() if kinds.get(fd, "").startswith("socket:")}
 
     def wait_until(
         self, condition: Callable[[], object], otherwise: str | Callable[[], str]
